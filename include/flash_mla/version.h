@@ -1,0 +1,13 @@
+// The library's version; the only place where it is written.
+#pragma once
+
+#define FLASH_MLA_VERSION_MAJOR 0
+#define FLASH_MLA_VERSION_MINOR 1
+#define FLASH_MLA_VERSION_PATCH 0
+
+namespace flash_mla {
+
+// Version of the library that was linked, "major.minor.patch"; compare with the macros to detect a mismatch.
+[[nodiscard]] const char* version() noexcept;
+
+}  // namespace flash_mla

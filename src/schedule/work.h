@@ -1,0 +1,57 @@
+// The work of a step in the scheduler's terms.
+//
+//   unit    (request, kv head, bundle): `rows_per_unit` packed rows against all blocks that they see
+//   sub     a unit's index within its request: kv_head * bundles + bundle
+//   row     query token j and head h of one kv head packed as j * heads_per_kv + h
+//   block   64 tokens of one request
+#pragma once
+
+#include <cstdint>
+
+#include "core/host_device.h"
+#include "core/int_math.h"
+
+namespace flash_mla {
+
+struct Work {
+  std::int32_t batch = 0;
+  std::int32_t seqlen_q = 1;                    // uniform s_q; ignored when cu_seqlens_q is given
+  const std::int32_t* cache_seqlens = nullptr;  // [batch]
+  std::int64_t cache_seqlens_stride = 1;
+  const std::int32_t* cu_seqlens_q = nullptr;  // [batch + 1] or null
+  std::int32_t heads_per_kv = 1;
+  std::int32_t num_heads_kv = 1;
+  std::int32_t rows_per_unit = 64;
+  bool causal = true;
+
+  static constexpr std::int32_t kBlockTokens = 64;
+
+  // A negative length counts as 0.
+  FLASH_MLA_HOST_DEVICE std::int32_t length(std::int32_t request) const {
+    return max_of(cache_seqlens[request * cache_seqlens_stride], 0);
+  }
+  FLASH_MLA_HOST_DEVICE std::int32_t queries(std::int32_t request) const {
+    return cu_seqlens_q ? max_of(cu_seqlens_q[request + 1] - cu_seqlens_q[request], 0) : seqlen_q;
+  }
+  FLASH_MLA_HOST_DEVICE std::int32_t first_query(std::int32_t request) const {
+    return cu_seqlens_q ? cu_seqlens_q[request] : 0;  // ragged: index into the step's query tokens
+  }
+  FLASH_MLA_HOST_DEVICE std::int32_t rows(std::int32_t request) const { return queries(request) * heads_per_kv; }
+  FLASH_MLA_HOST_DEVICE std::int32_t bundles(std::int32_t request) const {
+    return ceil_div(rows(request), rows_per_unit);
+  }
+  FLASH_MLA_HOST_DEVICE std::int32_t subs(std::int32_t request) const { return bundles(request) * num_heads_kv; }
+
+  // Tokens that query token j of a request sees; <= 0 when none.
+  FLASH_MLA_HOST_DEVICE std::int32_t visible(std::int32_t request, std::int32_t query) const {
+    const std::int32_t len = length(request);
+    return causal ? min_of(len, len - queries(request) + query + 1) : len;
+  }
+  // Blocks that a bundle needs: those that its last row sees.
+  FLASH_MLA_HOST_DEVICE std::int32_t blocks(std::int32_t request, std::int32_t bundle) const {
+    const std::int32_t last_row = min_of(rows(request), (bundle + 1) * rows_per_unit) - 1;
+    return ceil_div(max_of(visible(request, last_row / heads_per_kv), 0), kBlockTokens);
+  }
+};
+
+}  // namespace flash_mla
