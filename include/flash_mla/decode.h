@@ -8,6 +8,7 @@
 // A row that sees no token gives out = 0 and lse = +inf. Every element of out and lse is written.
 #pragma once
 
+#include "flash_mla/export.h"
 #include "flash_mla/plan.h"
 #include "flash_mla/status.h"
 #include "flash_mla/types.h"
@@ -40,15 +41,16 @@ struct DecodeArgs {
 // Cuts the step's work into plan.num_parts() balanced parts. Asynchronous on CUDA; needs no copy to the host.
 // Errors: invalid_argument. On the CPU lengths are checked; on CUDA they are on the device and a negative one counts
 // as 0. Thread-safe for distinct schedule memories.
-Status schedule(const Plan& plan, const ScheduleArgs& args, MemoryView schedule_memory, Stream stream = {}) noexcept;
+FLASH_MLA_API Status schedule(const Plan& plan, const ScheduleArgs& args, MemoryView schedule_memory,
+                              Stream stream = {}) noexcept;
 
 // Decodes one layer. `schedule_memory` is only read: layers and streams may share it. `scratch` belongs to this call
 // until it has finished. Thread-safe for distinct scratch and outputs.
 // Errors: invalid_argument names the argument and its value, and nothing was written; on the CPU also a schedule made
 // for other lengths and a page id that is out of range. On CUDA those two give undefined values in `out` and `lse`
 // for the requests concerned, never an access outside the given tensors in the case of changed lengths.
-Status decode(const Plan& plan, const DecodeArgs& args, MemoryView schedule_memory, MemoryView scratch,
-              Stream stream = {}) noexcept;
+FLASH_MLA_API Status decode(const Plan& plan, const DecodeArgs& args, MemoryView schedule_memory, MemoryView scratch,
+                            Stream stream = {}) noexcept;
 
 // Merges n results of disjoint shards of the same sequences (context parallelism):
 //   lse = ln sum_i exp(lse_i), out = sum_i exp(lse_i - lse) * out_i.
@@ -61,6 +63,6 @@ struct MergeArgs {
 };
 
 // Thread-safe for distinct outputs.
-Status merge(const MergeArgs& args, Stream stream = {}) noexcept;
+FLASH_MLA_API Status merge(const MergeArgs& args, Stream stream = {}) noexcept;
 
 }  // namespace flash_mla

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "flash_mla/export.h"
 #include "flash_mla/status.h"
 #include "flash_mla/types.h"
 
@@ -32,8 +33,8 @@ struct KernelInfo {
 };
 
 // Backends and kernels that were compiled in; static storage. Thread-safe.
-[[nodiscard]] std::span<const BackendInfo> backends() noexcept;
-[[nodiscard]] std::span<const KernelInfo> kernels() noexcept;
-[[nodiscard]] Result<DeviceInfo> device_info(Device device) noexcept;
+[[nodiscard]] FLASH_MLA_API std::span<const BackendInfo> backends() noexcept;
+[[nodiscard]] FLASH_MLA_API std::span<const KernelInfo> kernels() noexcept;
+[[nodiscard]] FLASH_MLA_API Result<DeviceInfo> device_info(Device device) noexcept;
 
 }  // namespace flash_mla

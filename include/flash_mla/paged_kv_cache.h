@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 
+#include "flash_mla/export.h"
 #include "flash_mla/plan.h"
 #include "flash_mla/status.h"
 #include "flash_mla/types.h"
@@ -28,11 +29,11 @@ struct AppendArgs {
 
 // Writes n tokens into their slots. Errors: invalid_argument; a slot past the end is one on the CPU and is skipped on
 // CUDA. Two equal slots give either value. Thread-safe for distinct slots.
-Status append_kv(const AppendArgs& args, Stream stream = {}) noexcept;
+FLASH_MLA_API Status append_kv(const AppendArgs& args, Stream stream = {}) noexcept;
 
 // Copies whole pages: page_pairs i64 [n, 2] of (source, destination), in host memory for CPU caches and device memory
 // for CUDA ones. No destination may be a source or occur twice. `cache` is [num_pages, page_size, h_kv, d].
-Status copy_pages(const TensorView& cache, const TensorView& page_pairs, Stream stream = {}) noexcept;
+FLASH_MLA_API Status copy_pages(const TensorView& cache, const TensorView& page_pairs, Stream stream = {}) noexcept;
 
 // ---- The pool ---------------------------------------------------------------------------------------------------
 
@@ -60,7 +61,7 @@ struct PagedKvCacheStats {
 };
 
 // Not thread-safe: one owner calls it, as an engine's scheduler does. Movable, not copyable.
-class PagedKvCache {
+class FLASH_MLA_API PagedKvCache {
  public:
   // Allocates num_layers * num_pages * page_size * num_heads_kv * 576 elements on the device.
   static Result<PagedKvCache> create(const PagedKvCacheConfig& config) noexcept;

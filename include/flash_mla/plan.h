@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "flash_mla/export.h"
 #include "flash_mla/status.h"
 #include "flash_mla/types.h"
 
@@ -63,6 +64,6 @@ class Plan {
 
 // Errors: invalid_argument names the field and its value; unsupported when no backend serves the device or dtype.
 // Thread-safe.
-Result<Plan> plan(const PlanConfig& config) noexcept;
+FLASH_MLA_API Result<Plan> plan(const PlanConfig& config) noexcept;
 
 }  // namespace flash_mla

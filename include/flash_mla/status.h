@@ -7,6 +7,8 @@
 #include <string_view>
 #include <utility>
 
+#include "flash_mla/export.h"
+
 namespace flash_mla {
 
 enum class StatusCode : int {
@@ -19,7 +21,7 @@ enum class StatusCode : int {
   internal,          // a defect of the library
 };
 
-[[nodiscard]] const char* to_string(StatusCode code) noexcept;
+[[nodiscard]] FLASH_MLA_API const char* to_string(StatusCode code) noexcept;
 
 class [[nodiscard]] Status {
  public:

@@ -8,11 +8,13 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "flash_mla/export.h"
+
 namespace flash_mla {
 
 enum class DType : std::uint8_t { f32 = 0, bf16 = 1, f16 = 2, i32 = 3, i64 = 4 };
 
-[[nodiscard]] const char* to_string(DType dtype) noexcept;
+[[nodiscard]] FLASH_MLA_API const char* to_string(DType dtype) noexcept;
 [[nodiscard]] constexpr int size_in_bytes(DType dtype) noexcept {
   switch (dtype) {
     case DType::f32:
@@ -29,7 +31,7 @@ enum class DType : std::uint8_t { f32 = 0, bf16 = 1, f16 = 2, i32 = 3, i64 = 4 }
 
 enum class DeviceType : std::uint8_t { cpu = 0, cuda = 1 };
 
-[[nodiscard]] const char* to_string(DeviceType type) noexcept;
+[[nodiscard]] FLASH_MLA_API const char* to_string(DeviceType type) noexcept;
 
 struct Device {
   DeviceType type = DeviceType::cpu;
