@@ -1,0 +1,37 @@
+// How a time is taken. The card is power limited, so the protocol matters as much as the code:
+//   burst      0.4 s of idling, one graph replay that is not counted, then replays for about 20 ms; better of two
+//   rounds sustained  0.6 s of replays back to back, the mean of the last third
+// One graph holds 16 or more calls that rotate over the workload's cold sets.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "workload.h"
+
+namespace bench {
+
+class CallGraph {
+ public:
+  explicit CallGraph(Workload& workload);
+  CallGraph(const CallGraph&) = delete;
+  CallGraph& operator=(const CallGraph&) = delete;
+  ~CallGraph();
+
+  double burst_round_us();  // one round, microseconds a call
+  double sustained_us();
+
+ private:
+  double replay_ms(int replays);
+
+  cudaStream_t stream_ = nullptr;
+  cudaGraphExec_t graph_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  int calls_ = 0;
+};
+
+// Host time of one decode call, microseconds, median over many; the launches are drained in between.
+double host_us_per_decode(Workload& workload);
+// Device time of schedule() alone, microseconds, from a graph of many.
+double schedule_us(Workload& workload);
+
+}  // namespace bench
