@@ -1,0 +1,126 @@
+// Where things lie in the caller's two memories, and the hashes by which decode recognises a schedule.
+//
+//   schedule memory:  header | parts[num_parts + 1] | num_splits[max_batch + 1]
+//   scratch:          partial_out f32 [2 * num_parts, rows_per_unit, 512] | partial_lse f32 [2 * num_parts,
+//   rows_per_unit]
+//                     | counters i32 [num_parts], one per cut unit, index = its first part
+//
+// A part has at most two partials (of the unit it finds begun and of the unit it leaves unfinished). partial_lse is the
+// natural logarithm, -inf for an empty partial.
+#pragma once
+
+#include <cstdint>
+
+#include "core/host_device.h"
+#include "core/int_math.h"
+#include "schedule/records.h"
+#include "schedule/work.h"
+
+namespace flash_mla {
+
+inline constexpr std::int64_t kRegionAlignmentBytes = 128;
+
+struct ScheduleLayout {
+  std::int32_t num_parts = 0;
+  std::int32_t max_batch = 0;
+
+  FLASH_MLA_HOST_DEVICE static constexpr std::int64_t parts_offset_bytes() { return sizeof(ScheduleHeader); }
+  FLASH_MLA_HOST_DEVICE constexpr std::int64_t num_splits_offset_bytes() const {
+    return parts_offset_bytes() + (num_parts + std::int64_t{1}) * static_cast<std::int64_t>(sizeof(PartRecord));
+  }
+  FLASH_MLA_HOST_DEVICE constexpr std::int64_t total_bytes() const {
+    return round_up(num_splits_offset_bytes() + (max_batch + std::int64_t{1}) * 4, kRegionAlignmentBytes);
+  }
+
+  FLASH_MLA_HOST_DEVICE static ScheduleHeader* header(void* memory) { return static_cast<ScheduleHeader*>(memory); }
+  FLASH_MLA_HOST_DEVICE static const ScheduleHeader* header(const void* memory) {
+    return static_cast<const ScheduleHeader*>(memory);
+  }
+  FLASH_MLA_HOST_DEVICE static PartRecord* parts(void* memory) {
+    return reinterpret_cast<PartRecord*>(static_cast<char*>(memory) + parts_offset_bytes());
+  }
+  FLASH_MLA_HOST_DEVICE static const PartRecord* parts(const void* memory) {
+    return reinterpret_cast<const PartRecord*>(static_cast<const char*>(memory) + parts_offset_bytes());
+  }
+  FLASH_MLA_HOST_DEVICE std::int32_t* num_splits(void* memory) const {
+    return reinterpret_cast<std::int32_t*>(static_cast<char*>(memory) + num_splits_offset_bytes());
+  }
+  FLASH_MLA_HOST_DEVICE const std::int32_t* num_splits(const void* memory) const {
+    return reinterpret_cast<const std::int32_t*>(static_cast<const char*>(memory) + num_splits_offset_bytes());
+  }
+};
+
+struct ScratchLayout {
+  static constexpr std::int32_t kOutColumns = 512;
+
+  std::int32_t num_parts = 0;
+  std::int32_t rows_per_unit = 0;
+
+  FLASH_MLA_HOST_DEVICE constexpr std::int64_t slots() const { return std::int64_t{2} * num_parts; }
+  FLASH_MLA_HOST_DEVICE static constexpr std::int64_t partial_out_offset_bytes() { return 0; }
+  FLASH_MLA_HOST_DEVICE constexpr std::int64_t partial_lse_offset_bytes() const {
+    return round_up(slots() * rows_per_unit * kOutColumns * 4, kRegionAlignmentBytes);
+  }
+  FLASH_MLA_HOST_DEVICE constexpr std::int64_t counters_offset_bytes() const {
+    return partial_lse_offset_bytes() + round_up(slots() * rows_per_unit * 4, kRegionAlignmentBytes);
+  }
+  FLASH_MLA_HOST_DEVICE constexpr std::int64_t total_bytes() const {
+    return counters_offset_bytes() + round_up(num_parts * std::int64_t{4}, kRegionAlignmentBytes);
+  }
+
+  // [slot, row, 512]
+  FLASH_MLA_HOST_DEVICE static float* partial_out(void* scratch) { return static_cast<float*>(scratch); }
+  // [slot, row]
+  FLASH_MLA_HOST_DEVICE float* partial_lse(void* scratch) const {
+    return reinterpret_cast<float*>(static_cast<char*>(scratch) + partial_lse_offset_bytes());
+  }
+  // [first part of a cut unit]
+  FLASH_MLA_HOST_DEVICE std::int32_t* counters(void* scratch) const {
+    return reinterpret_cast<std::int32_t*>(static_cast<char*>(scratch) + counters_offset_bytes());
+  }
+};
+
+namespace schedule_hash {
+
+FLASH_MLA_HOST_DEVICE constexpr std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+// A hash of "entry `index` of array `tag` is `value`". A set of entries hashes to the sum, whatever the order.
+FLASH_MLA_HOST_DEVICE constexpr std::uint32_t entry(std::uint32_t tag, std::uint32_t index, std::uint32_t value) {
+  return static_cast<std::uint32_t>(mix((std::uint64_t{index} << 32 | value) + tag * 0x9e3779b97f4a7c15ull) >> 16);
+}
+
+}  // namespace schedule_hash
+
+// What one request adds to lengths_hash: its length and, if queries are ragged, where they end.
+FLASH_MLA_HOST_DEVICE std::uint32_t lengths_hash_of_request(const Work& work, std::int32_t request) {
+  const auto index = static_cast<std::uint32_t>(request);
+  std::uint32_t hash = schedule_hash::entry(1, index, static_cast<std::uint32_t>(work.length(request)));
+  if (work.cu_seqlens_q) {
+    const std::uint32_t queries = work.cu_seqlens_q[request + 1] - work.cu_seqlens_q[request];
+    hash += schedule_hash::entry(2, index, queries);
+  }
+  return hash;
+}
+
+// Of cache_seqlens and cu_seqlens_q of all work.batch requests.
+FLASH_MLA_HOST_DEVICE std::int32_t lengths_hash(const Work& work) {
+  std::uint32_t hash = 0;
+  for (std::int32_t request = 0; request < work.batch; ++request) hash += lengths_hash_of_request(work, request);
+  return static_cast<std::int32_t>(hash);
+}
+
+// Of everything in Work but the lengths and the batch: a schedule may serve a padded batch.
+FLASH_MLA_HOST_DEVICE std::int32_t shape_hash(const Work& work) {
+  const std::uint32_t s_q = work.cu_seqlens_q ? 0xffffffffu : static_cast<std::uint32_t>(work.seqlen_q);
+  std::uint32_t hash = schedule_hash::entry(3, 0, s_q);
+  hash += schedule_hash::entry(3, 1, static_cast<std::uint32_t>(work.heads_per_kv));
+  hash += schedule_hash::entry(3, 2, static_cast<std::uint32_t>(work.num_heads_kv));
+  hash += schedule_hash::entry(3, 3, static_cast<std::uint32_t>(work.rows_per_unit));
+  hash += schedule_hash::entry(3, 4, work.causal ? 1u : 0u);
+  return static_cast<std::int32_t>(hash);
+}
+
+}  // namespace flash_mla
