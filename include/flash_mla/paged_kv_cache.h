@@ -60,7 +60,11 @@ struct PagedKvCacheStats {
   double internal_fragmentation = 0;
 };
 
-// Not thread-safe: one owner calls it, as an engine's scheduler does. Movable, not copyable.
+// Not thread-safe: one owner calls it, as an engine's scheduler does; const functions too. Streams given to the calls
+// of one cache are one stream, or ordered by the caller. Movable, not copyable; a cache that was moved from refuses
+// calls.
+//
+// In a call with num_tokens a request that occurs twice is an error; calls that only read accept it.
 class FLASH_MLA_API PagedKvCache {
  public:
   // Allocates num_layers * num_pages * page_size * num_heads_kv * 576 elements on the device.
@@ -92,7 +96,8 @@ class FLASH_MLA_API PagedKvCache {
   // A token in a page that is shared with another request is an error: grow() makes the new tokens' pages private.
   Status write(std::int32_t layer, std::span<const RequestId> requests, std::span<const std::int32_t> num_tokens,
                const TensorView& c_kv, const TensorView& k_pe, Stream stream = {}) noexcept;
-  // grow() and write() in one for a cache of one layer.
+  // grow() and write() in one for a cache of one layer. If the device fails while it writes, the new tokens are taken
+  // back, but a page that was copied stays copied.
   Status append(std::span<const RequestId> requests, std::span<const std::int32_t> num_tokens, const TensorView& c_kv,
                 const TensorView& k_pe, Stream stream = {}) noexcept;
 
@@ -117,6 +122,7 @@ class FLASH_MLA_API PagedKvCache {
   [[nodiscard]] Result<TensorView> layer(std::int32_t layer) const noexcept;
 
  private:
+  friend struct PagedKvCacheAccess;
   struct Impl;
   explicit PagedKvCache(std::unique_ptr<Impl> impl) noexcept;
   std::unique_ptr<Impl> impl_;
