@@ -9,7 +9,7 @@ namespace flash_mla {
 
 template <class T>
 FLASH_MLA_HOST_DEVICE constexpr T ceil_div(T a, T b) {
-  return (a + b - 1) / b;
+  return a / b + (a % b > 0 ? 1 : 0);  // no sum that could overflow
 }
 template <class T>
 FLASH_MLA_HOST_DEVICE constexpr T round_up(T a, T b) {

@@ -13,6 +13,7 @@
 
 #include "core/host_device.h"
 #include "core/int_math.h"
+#include "flash_mla/plan.h"
 #include "schedule/records.h"
 #include "schedule/work.h"
 
@@ -51,15 +52,13 @@ struct ScheduleLayout {
 };
 
 struct ScratchLayout {
-  static constexpr std::int32_t kOutColumns = 512;
-
   std::int32_t num_parts = 0;
   std::int32_t rows_per_unit = 0;
 
   FLASH_MLA_HOST_DEVICE constexpr std::int64_t slots() const { return std::int64_t{2} * num_parts; }
   FLASH_MLA_HOST_DEVICE static constexpr std::int64_t partial_out_offset_bytes() { return 0; }
   FLASH_MLA_HOST_DEVICE constexpr std::int64_t partial_lse_offset_bytes() const {
-    return round_up(slots() * rows_per_unit * kOutColumns * 4, kRegionAlignmentBytes);
+    return round_up(slots() * rows_per_unit * kLatentDim * 4, kRegionAlignmentBytes);
   }
   FLASH_MLA_HOST_DEVICE constexpr std::int64_t counters_offset_bytes() const {
     return partial_lse_offset_bytes() + round_up(slots() * rows_per_unit * 4, kRegionAlignmentBytes);
@@ -94,7 +93,7 @@ FLASH_MLA_HOST_DEVICE constexpr std::uint32_t entry(std::uint32_t tag, std::uint
 
 }  // namespace schedule_hash
 
-// What one request adds to lengths_hash: its length and, if queries are ragged, where they end.
+// What one request adds to lengths_hash: its length and, if queries are ragged, their number.
 FLASH_MLA_HOST_DEVICE std::uint32_t lengths_hash_of_request(const Work& work, std::int32_t request) {
   const auto index = static_cast<std::uint32_t>(request);
   std::uint32_t hash = schedule_hash::entry(1, index, static_cast<std::uint32_t>(work.length(request)));

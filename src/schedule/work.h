@@ -10,6 +10,8 @@
 
 #include "core/host_device.h"
 #include "core/int_math.h"
+#include "core/mask.h"
+#include "flash_mla/plan.h"
 
 namespace flash_mla {
 
@@ -23,8 +25,6 @@ struct Work {
   std::int32_t num_heads_kv = 1;
   std::int32_t rows_per_unit = 64;
   bool causal = true;
-
-  static constexpr std::int32_t kBlockTokens = 64;
 
   // A negative length counts as 0.
   FLASH_MLA_HOST_DEVICE std::int32_t length(std::int32_t request) const {
@@ -42,15 +42,14 @@ struct Work {
   }
   FLASH_MLA_HOST_DEVICE std::int32_t subs(std::int32_t request) const { return bundles(request) * num_heads_kv; }
 
-  // Tokens that query token j of a request sees; <= 0 when none.
+  // Tokens that query token j of a request sees.
   FLASH_MLA_HOST_DEVICE std::int32_t visible(std::int32_t request, std::int32_t query) const {
-    const std::int32_t len = length(request);
-    return causal ? min_of(len, len - queries(request) + query + 1) : len;
+    return visible_tokens(length(request), queries(request), query, causal);
   }
   // Blocks that a bundle needs: those that its last row sees.
   FLASH_MLA_HOST_DEVICE std::int32_t blocks(std::int32_t request, std::int32_t bundle) const {
     const std::int32_t last_row = min_of(rows(request), (bundle + 1) * rows_per_unit) - 1;
-    return ceil_div(max_of(visible(request, last_row / heads_per_kv), 0), kBlockTokens);
+    return ceil_div(visible(request, last_row / heads_per_kv), kBlockTokens);
   }
 };
 
