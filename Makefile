@@ -1,0 +1,32 @@
+# The two commands of this project are `make demo` and `make test`; each sets up what it needs.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-cpu sanitize check format clean
+
+help:  ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup:  ## Install missing packages with apt
+	@scripts/setup.sh
+
+demo: setup  ## Serve a trace of real proportions for a minute and show the result
+	@scripts/demo.sh
+
+test: setup  ## Build and run every test: optimised, ASan + UBSan, TSan
+	@scripts/test.sh release cpu-asan cpu-tsan
+
+test-cpu: setup  ## Tests of the CPU library alone, with assertions and debug information
+	@scripts/test.sh cpu-debug
+
+sanitize: setup  ## Tests under the sanitizers alone
+	@scripts/test.sh cpu-asan cpu-tsan
+
+check:  ## Formatting and the rules of who may include whom
+	@scripts/check_format.sh
+	@python3 scripts/check_rooms.py
+
+format:  ## Format all C++ and CUDA files
+	@scripts/check_format.sh --fix
+
+clean:  ## Remove what was built
+	@rm -rf build out
