@@ -24,7 +24,8 @@ struct ScheduleArgs {
 
 // The tensors of one layer. Uniform queries: q [b, s_q, h_q, d]. Ragged queries: q [total_q, h_q, d].
 // d is 576, or 512 with the rope part in a tensor of its own. The last dimension is contiguous everywhere; all other
-// strides are free, on CUDA devices where bases and strides of q, cache and out are multiples of 16 bytes.
+// strides are free, on CUDA devices where bases and strides of q, cache and out are multiples of 16 bytes. Elements of
+// outputs must not overlap. Ragged queries: tokens of q past cu_seqlens_q[b] are padding; they get out = 0, lse = +inf.
 struct DecodeArgs {
   TensorView q;              // dtype [b, s_q, h_q, 576 or 512] or [total_q, h_q, 576 or 512]
   TensorView q_rope;         // dtype, as q with 64 columns; given exactly if q has 512
@@ -35,7 +36,7 @@ struct DecodeArgs {
   TensorView cu_seqlens_q;   // i32 [b + 1], ragged queries only, as given to schedule
   TensorView out;            // dtype [b, s_q, h_q, 512] or [total_q, h_q, 512]
   TensorView lse;            // f32 [b, h_q, s_q] or [h_q, total_q]; optional
-  float softmax_scale = 0;   // finite; usually 1 / sqrt(128 + 64) of the uncompressed head (times YaRN's factor)
+  float softmax_scale = 0;   // > 0; usually 1 / sqrt(128 + 64) of the uncompressed head (times YaRN's factor)
 };
 
 // Cuts the step's work into plan.num_parts() balanced parts. Asynchronous on CUDA; needs no copy to the host.
@@ -54,7 +55,8 @@ FLASH_MLA_API Status decode(const Plan& plan, const DecodeArgs& args, MemoryView
 
 // Merges n results of disjoint shards of the same sequences (context parallelism):
 //   lse = ln sum_i exp(lse_i), out = sum_i exp(lse_i - lse) * out_i.
-// A shard in which a row saw no token carries lse_i = +inf (as decode writes it) or -inf and is skipped.
+// n >= 1. The last dimensions of 512 are contiguous; on CUDA devices bases and strides of the outs are multiples of 16
+// bytes. A shard in which a row saw no token carries lse_i = +inf (as decode writes it) or -inf and is skipped.
 struct MergeArgs {
   TensorView partial_out;  // f32, bf16 or f16 [n, rows, 512]
   TensorView partial_lse;  // f32 [n, rows]

@@ -37,6 +37,8 @@ struct CacheView {
 struct BatchView {
   std::int32_t batch = 0;
   std::int32_t seqlen_q = 0;  // s_q when uniform; the plan's bound when ragged
+  // Query tokens of the step. Ragged decode: rows of q; tokens from cu_seqlens_q[b] on belong to no request and are
+  // written as rows that see nothing (out = 0, lse = +inf).
   std::int64_t total_q = 0;
   const std::int32_t* cache_seqlens = nullptr;  // [b]
   std::int64_t cache_seqlens_stride = 1;
