@@ -1,10 +1,10 @@
 # The two commands of this project are `make demo` and `make test`; each sets up what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cpu sanitize check format clean
+.PHONY: help setup demo test test-cpu sanitize check format device-package device-check clean
 
 help:  ## Say what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 setup:  ## Install missing packages with apt
 	@scripts/setup.sh
@@ -27,6 +27,12 @@ check:  ## Formatting and the rules of who may include whom
 
 format:  ## Format all C++ and CUDA files
 	@scripts/check_format.sh --fix
+
+device-package: setup  ## Build what a GPU machine needs into build/device, a folder that can be carried
+	@scripts/device_package.sh
+
+device-check: device-package  ## On a machine with an H100 or H200: all tests and measurements that need the GPU
+	@build/device/scripts/device_check.sh
 
 clean:  ## Remove what was built
 	@rm -rf build out
