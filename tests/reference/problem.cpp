@@ -156,7 +156,7 @@ Problem::Problem(const ProblemSpec& spec) : spec_(spec) {
 
 std::int64_t Problem::total_q() const {
   if (!spec_.ragged) return std::int64_t{batch()} * spec_.seqlen_q;
-  return std::accumulate(spec_.queries.begin(), spec_.queries.end(), std::int64_t{0});
+  return std::accumulate(spec_.queries.begin(), spec_.queries.end(), std::int64_t{spec_.padding_queries});
 }
 
 PlanConfig Problem::plan_config() const {

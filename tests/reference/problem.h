@@ -28,6 +28,7 @@ struct ProblemSpec {
   bool ragged = false;
   std::int32_t seqlen_q = 1;          // uniform: s_q
   std::vector<std::int32_t> queries;  // ragged: query tokens of each request
+  std::int32_t padding_queries = 0;   // ragged: query tokens of q and out past the last request's
   std::int32_t num_heads_q = 16;
   std::int32_t num_heads_kv = 1;
   std::int32_t page_size = 64;
@@ -78,7 +79,7 @@ class Problem {
 
   [[nodiscard]] const ProblemSpec& spec() const { return spec_; }
   [[nodiscard]] std::int32_t batch() const { return static_cast<std::int32_t>(spec_.lengths.size()); }
-  [[nodiscard]] std::int64_t total_q() const;
+  [[nodiscard]] std::int64_t total_q() const;  // with padding
   [[nodiscard]] std::int32_t num_pages() const { return num_pages_; }
 
   // Tight bounds for this problem.

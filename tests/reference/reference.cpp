@@ -62,10 +62,13 @@ std::int32_t Reference::heads() const {
 
 std::int32_t Reference::queries(std::int32_t request) const {
   if (!args_.cu_seqlens_q.given()) return static_cast<std::int32_t>(args_.q.shape[1]);
-  return integer(args_.cu_seqlens_q, {request + 1}) - integer(args_.cu_seqlens_q, {request});
+  const auto end = request < batch() ? integer(args_.cu_seqlens_q, {request + 1}) : args_.q.shape[0];
+  return static_cast<std::int32_t>(end) - integer(args_.cu_seqlens_q, {request});
 }
 
-std::int32_t Reference::length(std::int32_t request) const { return integer(args_.cache_seqlens, {request}); }
+std::int32_t Reference::length(std::int32_t request) const {
+  return request < batch() ? integer(args_.cache_seqlens, {request}) : 0;
+}
 
 std::int32_t Reference::visible(std::int32_t request, std::int32_t query) const {
   if (!causal_) return length(request);
@@ -74,8 +77,9 @@ std::int32_t Reference::visible(std::int32_t request, std::int32_t query) const 
 
 std::vector<RowId> Reference::all_rows() const {
   const auto heads_per_kv = heads() / static_cast<std::int32_t>(args_.kv_cache.shape[2]);
+  const std::int32_t requests = batch() + (args_.cu_seqlens_q.given() ? 1 : 0);
   std::vector<RowId> rows;
-  for (std::int32_t request = 0; request < batch(); ++request) {
+  for (std::int32_t request = 0; request < requests; ++request) {
     for (std::int32_t first = 0; first < heads(); first += heads_per_kv) {
       for (std::int32_t query = 0; query < queries(request); ++query) {
         for (std::int32_t head = first; head < first + heads_per_kv; ++head) rows.push_back({request, query, head});

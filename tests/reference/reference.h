@@ -33,6 +33,9 @@ struct ReferenceRow {
   Row model;
 };
 
+// Ragged tensors may hold query tokens past the last request's (padding). They are request number batch() here, of
+// length 0.
+//
 // Keeps the tokens of the request and kv head it met last, so ask row by row in the order of requests and heads.
 // Not thread-safe; one object a thread. The tensors that `args` describes must outlive it.
 class Reference {
