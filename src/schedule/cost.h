@@ -15,7 +15,7 @@
 namespace flash_mla {
 
 struct CostModel {
-  std::int32_t fixed = 0;      // >= 0
+  std::int32_t fixed = 1;      // >= 1
   std::int32_t per_block = 1;  // >= 1
   std::int32_t merge = 0;      // >= 0
 

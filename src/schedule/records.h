@@ -18,7 +18,7 @@ namespace flash_mla {
 struct ScheduleHeader {
   std::int32_t magic;         // kScheduleMagic
   std::int32_t shape_hash;    // of what Work says but the lengths: see layout.h
-  std::int32_t lengths_hash;  // of cache_seqlens and cu_seqlens_q; 0 where it is not computed (device)
+  std::int32_t lengths_hash;  // of cache_seqlens and cu_seqlens_q, see layout.h
   std::int32_t batch;
   std::int32_t num_parts;
   std::int32_t num_slots;  // partials in use

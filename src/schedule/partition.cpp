@@ -1,0 +1,164 @@
+// The partition on the host; src/cuda/schedule_kernel.cu runs the same steps in parallel.
+//
+//   survey     totals and the prefix sums of modelled time
+//   decide     the rule whose cuts give the least modelled time
+//   cut        parts[p] = position of the p-th cut; parts without work last
+//   number     slots of the units that were cut, the parts that share them, splits of each request
+#include "schedule/partition.h"
+
+#include "schedule/cuts.h"
+#include "schedule/layout.h"
+#include "schedule/number_splits.h"
+
+namespace flash_mla {
+namespace {
+
+struct Step {
+  const Work& work;
+  CostModel cost;
+  std::int32_t num_parts;
+  WorkTotals totals = {};
+  WeightTable costs = {};
+  WeightTable pieces = {};  // only for CutRule::pieces
+  CutRule rule = CutRule::fine;
+  PieceWeight piece = {};
+};
+
+template <class Weight>
+void fill(const Work& work, Weight weight, WeightTable* table) {
+  const std::int32_t chunk = WeightTable::chunk_of(work.batch), num_chunks = ceil_div(work.batch, chunk);
+  std::int64_t sum = 0;
+  for (std::int32_t i = 0; i < num_chunks; ++i) {
+    table->before[i] = sum;
+    const std::int32_t end = min_of((i + 1) * chunk, work.batch);
+    for (std::int32_t r = i * chunk; r < end; ++r) sum += RequestUnits(work, r).total(weight);
+  }
+  table->before[num_chunks] = sum;
+}
+
+void survey(Step* step) {
+  const Work& work = step->work;
+  WorkTotals& totals = step->totals;
+  for (std::int32_t r = 0; r < work.batch; ++r) {
+    const RequestUnits units(work, r);
+    totals.units += units.count();
+    totals.blocks += units.total(BlockWeight{});
+    totals.max_blocks = max_of(totals.max_blocks, units.max_blocks());
+  }
+  totals.lengths_hash = static_cast<std::uint32_t>(lengths_hash(work));
+  fill(work, CostWeight{step->cost}, &step->costs);
+  totals.cost = step->costs.before[ceil_div(work.batch, WeightTable::chunk_of(work.batch))];
+}
+
+std::int64_t count_pieces(const Work& work, PieceWeight weight) {
+  std::int64_t pieces = 0;
+  for (std::int32_t r = 0; r < work.batch; ++r) pieces += RequestUnits(work, r).total(weight);
+  return pieces;
+}
+
+// The least piece length for which every piece finds a part.
+PieceWeight shortest_pieces(const Step& step) {
+  std::int32_t low = least_piece_blocks(step.totals, step.num_parts);
+  std::int32_t high = greatest_piece_blocks(step.totals, step.num_parts);
+  while (low < high) {
+    const std::int32_t middle = low + (high - low) / 2;
+    if (count_pieces(step.work, {middle}) <= step.num_parts) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return {low};
+}
+
+Cut cut_at(const Step& step, std::int32_t part, CutRule rule) {
+  if (part >= step.num_parts) return end_cut(step.work, step.totals.cost);
+  const std::int64_t target = share_before(step.totals.cost, part, step.num_parts);
+  return settle(step.work, step.cost, find_cut_point(step.work, step.cost, step.costs, target), rule);
+}
+
+std::int64_t time_of(const Step& step, CutRule rule) {
+  std::int64_t longest = 0;
+  bool any_cut = false;
+  Cut begin = cut_at(step, 0, rule);
+  for (std::int32_t part = 0; part < step.num_parts; ++part) {
+    const Cut end = cut_at(step, part + 1, rule);
+    longest = max_of(longest, part_time(step.cost, begin, end));
+    any_cut |= end.inside_unit();
+    begin = end;
+  }
+  return longest + (any_cut ? step.cost.merge : 0);
+}
+
+void decide(Step* step) {
+  std::int64_t best = time_of(*step, step->rule = CutRule::whole);
+  const auto propose = [&](CutRule rule, std::int64_t time) {
+    if (time < best) best = time, step->rule = rule;
+  };
+  if (step->totals.units <= step->num_parts) {
+    const PieceWeight uncut{max_of(step->totals.max_blocks, 1)}, shortest = shortest_pieces(*step);
+    const std::int64_t uncut_time = pieces_time(step->cost, step->totals, uncut.piece_blocks);
+    const std::int64_t shortest_time = pieces_time(step->cost, step->totals, shortest.piece_blocks);
+    step->piece = uncut_time <= shortest_time ? uncut : shortest;
+    propose(CutRule::pieces, min_of(uncut_time, shortest_time));
+  }
+  propose(CutRule::snapped, time_of(*step, CutRule::snapped));
+  propose(CutRule::fine, time_of(*step, CutRule::fine));
+}
+
+// Writes the positions of all parts that get work, in order; returns how many these are.
+std::int32_t cut_pieces(Step* step, PartRecord* parts) {
+  fill(step->work, step->piece, &step->pieces);
+  const std::int64_t count = step->pieces.before[ceil_div(step->work.batch, WeightTable::chunk_of(step->work.batch))];
+  for (std::int32_t i = 0; i < count; ++i) {
+    parts[i] = record_at(cut_before_piece(step->work, step->piece, step->pieces, i));
+  }
+  return static_cast<std::int32_t>(count);
+}
+
+std::int32_t cut_shares(const Step& step, PartRecord* parts) {
+  std::int32_t used = 0;
+  Cut begin = cut_at(step, 0, step.rule);
+  for (std::int32_t part = 0; part < step.num_parts; ++part) {
+    const Cut end = cut_at(step, part + 1, step.rule);
+    if (end.cost > begin.cost) parts[used++] = record_at(begin);
+    begin = end;
+  }
+  return used;
+}
+
+void number(const Step& step, std::int32_t used, PartRecord* parts, std::int32_t* num_splits, ScheduleHeader* header) {
+  const Work& work = step.work;
+  for (std::int32_t part = used; part <= step.num_parts; ++part) parts[part] = record_at(end_cut(work, 0));
+  std::int32_t slots = 0;
+  for (std::int32_t part = 0; part <= step.num_parts; ++part) {
+    number_part(parts, part, used, slots);
+    slots += part < step.num_parts ? partials_of(parts, part) : 0;
+  }
+  std::int32_t splits = 0, part = 1;
+  for (std::int32_t r = 0; r < work.batch; ++r) {
+    num_splits[r] = splits;
+    splits += work.subs(r);
+    for (; part < used && parts[part].request == r; ++part) splits += parts[part].block > 0 ? 1 : 0;
+  }
+  num_splits[work.batch] = splits;
+  *header = make_header(work, step.totals, step.num_parts, slots);
+}
+
+}  // namespace
+
+void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_parts, std::int32_t max_batch,
+                   void* schedule_memory) {
+  const ScheduleLayout layout{num_parts, max_batch};
+  PartRecord* parts = layout.parts(schedule_memory);
+  Step step{.work = work, .cost = sanitized(cost), .num_parts = num_parts};
+  survey(&step);
+  std::int32_t used = 0;
+  if (step.totals.cost > 0) {
+    decide(&step);
+    used = step.rule == CutRule::pieces ? cut_pieces(&step, parts) : cut_shares(step, parts);
+  }
+  number(step, used, parts, layout.num_splits(schedule_memory), layout.header(schedule_memory));
+}
+
+}  // namespace flash_mla
