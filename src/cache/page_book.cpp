@@ -9,8 +9,8 @@
 namespace flash_mla {
 namespace {
 
-// Lengths go to decode as int32.
-constexpr std::int64_t kMaxLength = std::numeric_limits<std::int32_t>::max();
+// Lengths go to decode as int32, which rounds them up to blocks.
+constexpr std::int64_t kMaxLength = std::numeric_limits<std::int32_t>::max() - (kBlockTokens - 1);
 
 long long number(std::int64_t x) { return x; }
 long long number(RequestId id) { return static_cast<long long>(id); }
