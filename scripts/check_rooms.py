@@ -53,16 +53,23 @@ PRINTING = re.compile(
 )
 RELOCATABLE = re.compile(r"-rdc\b|relocatable-device-code|CUDA_SEPARABLE_COMPILATION")
 
+# Debug builds that say which barrier never comes before they trap.
+WATCHDOG = re.compile(r"#\s*ifdef FLASH_MLA_WATCHDOG\b.*?#\s*(?:else|endif)\b", re.DOTALL)
+
 TOKEN = re.compile(
     r'//[^\n]*|/\*.*?\*/|R"(?P<tag>[^(\s]*)\(.*?\)(?P=tag)"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.DOTALL
 )
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 
 
+def blank(match):
+    """Keeps line numbers."""
+    return re.sub(r"[^\n]", " ", match.group())
+
+
 def without_comments_and_strings(text):
-    """Blanks comments and literals, keeps line numbers; a digit separator is no literal."""
-    text = re.sub(r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])", "", text)
-    return TOKEN.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
+    text = re.sub(r"(?<=[0-9a-fA-F])'(?=[0-9a-fA-F])", "", text)  # a digit separator begins no literal
+    return TOKEN.sub(blank, text)
 
 
 def line_of(text, position):
@@ -103,7 +110,8 @@ def check_words(path, bare):
         if not re.search(r"#\s*pragma\s+once", bare) and "-inl." not in path:
             yield 1, "pragma-once", "a header starts with #pragma once"
     if path.startswith("src/"):
-        yield from find(PRINTING, "silent", "the library neither prints nor exits")
+        for match in PRINTING.finditer(WATCHDOG.sub(blank, bare)):
+            yield line_of(bare, match.start()), "silent", f"the library neither prints nor exits: {match.group()}"
         yield from find(r"\bthrow\b", "silent", "the library reports by Status")
         if not path.startswith("src/cuda/ptx/"):
             yield from find(r"\b(?:asm|__asm__|__asm)\b", "asm", "only in src/cuda/ptx")
@@ -122,7 +130,9 @@ def check_file(path, text):
         for match in RELOCATABLE.finditer(text):
             yield line_of(text, match.start()), "rdc", f"relocatable device code is never used: {match.group()}"
     if suffix in CODE:
-        if not text.startswith("//"):
+        # foo.cpp may leave it to foo.h, which it then includes first.
+        stem = pathlib.PurePosixPath(path).stem
+        if not re.match(rf'//|#include "(?:[^"]*/)?{re.escape(stem)}\.h"', text):
             yield 1, "opening", "a file opens with a comment that says what it is for"
         yield from check_includes(path, text)
         yield from check_words(path, without_comments_and_strings(text))

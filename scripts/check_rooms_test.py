@@ -73,6 +73,8 @@ class CheckRooms(unittest.TestCase):
 
     def test_opening_comment(self):
         self.assertEqual(rules("src/core/a.cpp", "int x;\n"), ["opening"])
+        self.assertEqual(rules("src/core/a.cpp", '#include "core/b.h"\n'), ["opening"])
+        self.assertEqual(rules("src/core/a.cpp", '#include "core/a.h"\n'), [])
 
     def test_length(self):
         for path in ["src/core/a.cpp", "scripts/a.py", "cmake/A.cmake", "tests/a.sh"]:
@@ -96,6 +98,11 @@ class CheckRooms(unittest.TestCase):
         for code in ['snprintf(b, 1, "x");', "x.exit();", "// printf(", 'g("exit(1)");', "int n = 1'000;  // throw 'x'"]:
             with self.subTest(code=code):
                 self.assertEqual(rules("src/api/a.cpp", f"{SOURCE}void f() {{\n {code}\n}}\n"), [])
+
+    def test_a_watchdog_may_print(self):
+        code = '#ifdef FLASH_MLA_WATCHDOG\nvoid f() { printf("x"); }\n#endif\n'
+        self.assertEqual(rules("src/cuda/ptx/a.h", HEADER + code), [])
+        self.assertEqual(rules("src/cuda/ptx/a.h", HEADER + code + code.replace("ifdef", "ifndef")), ["silent"])
 
     def test_relocatable_device_code(self):
         self.assertEqual(rules("src/cuda/CMakeLists.txt", "add_compile_options(-rdc=true)\n"), ["rdc"])
