@@ -77,6 +77,8 @@ def line_of(text, position):
 
 
 def room_of(path):
+    # A kernel's launch is host code: it may use what the rest of the backend uses.
+    path = re.sub(r"^src/cuda/sm90/\w+/launch\.", "src/cuda/launch.", path)
     fits = [room for room in ROOMS if path.startswith(room[0] + "/")]
     return max(fits, key=lambda room: len(room[0]), default=None)
 

@@ -52,6 +52,7 @@ class CheckRooms(unittest.TestCase):
             ("src/cpu/a.h", "<oneapi/dnnl/dnnl.hpp>"),
             ("src/cuda/ptx/a.h", "<cuda/ptx>"),
             ("src/cuda/sm90/dense_decode/a.cuh", '"cuda/sm90/dense_decode/smem.h"'),
+            ("src/cuda/sm90/dense_decode/launch.cpp", '"cuda/tensor_map.h"'),
             ("src/cuda/backend.h", '"cuda/combine.h"'),
             ("tests/unit/a.h", '"cpu/tile.h"'),
             ("tools/replay/a.h", '"replay/trace.h"'),
