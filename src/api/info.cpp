@@ -3,9 +3,9 @@
 
 #include <array>
 #include <cstddef>
+#include <new>
 #include <vector>
 
-#include "api/guard.h"
 #include "api/message.h"
 #include "api/registry.h"
 #include "api/validate.h"
@@ -45,18 +45,16 @@ std::span<const KernelInfo> kernels() noexcept {
   try {
     static const std::vector<KernelInfo> table = all_kernels();
     return table;
-  } catch (...) {  // out of memory; the next call tries again
+  } catch (const std::bad_alloc&) {  // out of memory; the next call tries again
     return {};
   }
 }
 
 Result<DeviceInfo> device_info(Device device) noexcept {
-  return guarded("device_info", [&]() -> Result<DeviceInfo> {
-    const Backend* backend = nullptr;
-    FLASH_MLA_RETURN_IF_ERROR(find_backend(device, "device", &backend));
-    FLASH_MLA_RETURN_IF_ERROR(validate_device(device, "device", *backend));
-    return backend->device_info(device.index);
-  });
+  const Backend* backend = nullptr;
+  FLASH_MLA_RETURN_IF_ERROR(find_backend(device, "device", &backend));
+  FLASH_MLA_RETURN_IF_ERROR(validate_device(device, "device", *backend));
+  return backend->device_info(device.index);
 }
 
 }  // namespace flash_mla

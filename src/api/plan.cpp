@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "api/guard.h"
 #include "api/limits.h"
 #include "api/message.h"
 #include "api/registry.h"
@@ -39,7 +38,7 @@ Status check_units(const PlanConfig& config, std::int64_t rows_per_unit) {
 
 }  // namespace
 
-Result<Plan> make_plan(const PlanConfig& config, const Backend& backend) {
+Result<Plan> make_plan(const PlanConfig& config, const Backend& backend) noexcept {
   FLASH_MLA_RETURN_IF_ERROR(validate_plan(config));
   FLASH_MLA_RETURN_IF_ERROR(validate_device(config.device, "config.device", backend));
   PlanConfig bounds = config;
@@ -63,11 +62,9 @@ Result<Plan> make_plan(const PlanConfig& config, const Backend& backend) {
 }
 
 Result<Plan> plan(const PlanConfig& config) noexcept {
-  return guarded("plan", [&]() -> Result<Plan> {
-    const Backend* backend = nullptr;
-    FLASH_MLA_RETURN_IF_ERROR(find_backend(config.device, "config.device", &backend));
-    return make_plan(config, *backend);
-  });
+  const Backend* backend = nullptr;
+  FLASH_MLA_RETURN_IF_ERROR(find_backend(config.device, "config.device", &backend));
+  return make_plan(config, *backend);
 }
 
 }  // namespace flash_mla

@@ -7,6 +7,6 @@
 
 namespace flash_mla {
 
-Result<Plan> make_plan(const PlanConfig& config, const Backend& backend);
+Result<Plan> make_plan(const PlanConfig& config, const Backend& backend) noexcept;
 
 }  // namespace flash_mla

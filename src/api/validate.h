@@ -31,7 +31,7 @@ Status validate_merge(const MergeArgs& args, MergeProblem* problem) noexcept;
 
 Status validate_append(const AppendArgs& args, AppendProblem* problem) noexcept;
 
-// Allocates on the CPU, where it looks for pages that occur twice; may throw std::bad_alloc.
-Status validate_copy_pages(const TensorView& cache, const TensorView& page_pairs, CopyPagesProblem* problem);
+// Allocates on the CPU, where it looks for pages that occur twice.
+Status validate_copy_pages(const TensorView& cache, const TensorView& page_pairs, CopyPagesProblem* problem) noexcept;
 
 }  // namespace flash_mla

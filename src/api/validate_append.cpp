@@ -1,5 +1,6 @@
 // append_kv and copy_pages: what writes into a cache.
 #include <algorithm>
+#include <new>
 #include <vector>
 
 #include "api/cache_checks.h"
@@ -39,26 +40,32 @@ Status check_slots(const AppendProblem& problem) {
   return {};
 }
 
-// Page ids in range; no destination is a source or another destination.
-Status check_page_pairs(const CopyPagesProblem& problem) {
-  const std::int64_t* pairs = problem.page_pairs;
+Status check_page_ids(const CopyPagesProblem& problem) {
   for (std::int64_t i = 0; i < 2 * problem.pairs; ++i) {
-    if (pairs[i] < 0 || pairs[i] >= problem.num_pages) {
-      return invalid("page_pairs[", i / 2, ", ", i % 2, "] is ", pairs[i], "; expected 0 to ", problem.num_pages - 1,
-                     " (cache.shape[0] - 1)");
-    }
+    const std::int64_t page = problem.page_pairs[i];
+    if (page >= 0 && page < problem.num_pages) continue;
+    return invalid("page_pairs[", i / 2, ", ", i % 2, "] is ", page, "; expected 0 to ", problem.num_pages - 1,
+                   " (cache.shape[0] - 1)");
   }
+  return {};
+}
+
+// No destination is a source or another destination.
+Status check_destinations(const CopyPagesProblem& problem) try {
+  const std::int64_t* pairs = problem.page_pairs;
   std::vector<std::int64_t> destinations(static_cast<std::size_t>(problem.pairs));
   for (std::int64_t i = 0; i < problem.pairs; ++i) destinations[i] = pairs[2 * i + 1];
   std::sort(destinations.begin(), destinations.end());
   const auto twice = std::adjacent_find(destinations.begin(), destinations.end());
   if (twice != destinations.end()) return invalid("page_pairs has ", *twice, " as a destination twice");
   for (std::int64_t i = 0; i < problem.pairs; ++i) {
-    if (std::binary_search(destinations.begin(), destinations.end(), pairs[2 * i])) {
-      return invalid("page_pairs[", i, ", 0] is ", pairs[2 * i], ", which is also a destination");
-    }
+    if (!std::binary_search(destinations.begin(), destinations.end(), pairs[2 * i])) continue;
+    return invalid("page_pairs[", i, ", 0] is ", pairs[2 * i], ", which is also a destination");
   }
   return {};
+} catch (const std::bad_alloc&) {
+  return failure(StatusCode::out_of_memory, "page_pairs.shape[0] is ", problem.pairs,
+                 "; the host has no memory to look for pages that occur twice");
 }
 
 }  // namespace
@@ -94,7 +101,8 @@ Status validate_append(const AppendArgs& args, AppendProblem* problem) noexcept 
   return host_readable(device) ? check_slots(*problem) : Status();
 }
 
-Status validate_copy_pages(const TensorView& cache_view, const TensorView& pairs_view, CopyPagesProblem* problem) {
+Status validate_copy_pages(const TensorView& cache_view, const TensorView& pairs_view,
+                           CopyPagesProblem* problem) noexcept {
   const Tensor cache{"cache", cache_view};
   const Tensor pairs{"page_pairs", pairs_view};
   const Device device = cache_view.device;
@@ -121,7 +129,9 @@ Status validate_copy_pages(const TensorView& cache_view, const TensorView& pairs
               .num_pages = cache_view.shape[0],
               .pairs = pairs_view.shape[0],
               .page_pairs = static_cast<const std::int64_t*>(pairs_view.data)};
-  return host_readable(device) ? check_page_pairs(*problem) : Status();
+  if (!host_readable(device)) return {};
+  FLASH_MLA_RETURN_IF_ERROR(check_page_ids(*problem));
+  return check_destinations(*problem);
 }
 
 }  // namespace flash_mla

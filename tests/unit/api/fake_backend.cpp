@@ -1,0 +1,42 @@
+#include "unit/api/fake_backend.h"
+
+#include "schedule/partition.h"
+
+namespace flash_mla::test {
+
+BackendInfo FakeBackend::info() const noexcept {
+  return {.type = type_, .name = "fake", .available = available, .reason = "it is a test's", .device_count = 1};
+}
+
+Result<PlanTuning> FakeBackend::tune(const PlanConfig& config) const noexcept {
+  PlanTuning answer = tuning;
+  if (config.num_parts > 0) answer.num_parts = config.num_parts;
+  return answer;
+}
+
+Status FakeBackend::schedule(const Plan& plan, const BatchView& batch, void* memory, Stream) const noexcept {
+  ++calls;
+  last_batch = batch;
+  if (type_ != DeviceType::cpu) return {};
+  const PlanConfig& config = plan.config();
+  const Work work{.batch = batch.batch,
+                  .seqlen_q = batch.seqlen_q,
+                  .cache_seqlens = batch.cache_seqlens,
+                  .cache_seqlens_stride = batch.cache_seqlens_stride,
+                  .cu_seqlens_q = batch.cu_seqlens_q,
+                  .heads_per_kv = config.num_heads_q / config.num_heads_kv,
+                  .num_heads_kv = config.num_heads_kv,
+                  .rows_per_unit = plan.rows_per_unit(),
+                  .causal = config.causal};
+  const CostModel cost{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan)};
+  make_schedule(work, cost, plan.num_parts(), config.max_batch, memory);
+  return {};
+}
+
+Status FakeBackend::decode(const Plan&, const DecodeProblem& problem, const void*, void*, Stream) const noexcept {
+  ++calls;
+  last_problem = problem;
+  return {};
+}
+
+}  // namespace flash_mla::test
