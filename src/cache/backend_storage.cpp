@@ -35,9 +35,9 @@ class BackendStorage final : public PageStorage {
       const auto run = pairs.first(std::min<std::size_t>(pairs.size(), kMaxIndices));
       TensorView view;
       if (Status status = upload(run, &view, stream); !status.ok()) return status;
-      view = TensorView::contiguous(view.data, DType::i64, {view.shape[0] / 2, 2}, config_.device);
       for (std::int32_t i = 0; i < config_.num_layers; ++i) {
-        if (Status status = flash_mla::copy_pages(layer(i), view, stream); !status.ok()) return status;
+        const CopyPagesProblem problem = copies_in(layer(i), view);
+        if (Status status = backend_.copy_pages(problem, config_.device, stream); !status.ok()) return status;
       }
       pairs = pairs.subspan(run.size());
     }
@@ -58,6 +58,18 @@ class BackendStorage final : public PageStorage {
   }
 
  private:
+  // Valid by construction, so it needs none of flash_mla::copy_pages' checks.
+  [[nodiscard]] CopyPagesProblem copies_in(const TensorView& layer, const TensorView& pairs) const noexcept {
+    return {.pages = {layer.data, layer.strides[0], layer.strides[1], layer.strides[2]},
+            .element_bytes = size_in_bytes(config_.dtype),
+            .page_size = config_.page_size,
+            .num_heads_kv = config_.num_heads_kv,
+            .columns = kHeadDim,
+            .num_pages = config_.num_pages,
+            .pairs = pairs.shape[0] / 2,
+            .page_pairs = static_cast<const std::int64_t*>(pairs.data)};
+  }
+
   // At most kMaxIndices numbers of host memory as a tensor [n] on the device.
   Status upload(std::span<const std::int64_t> indices, TensorView* view, Stream stream) noexcept {
     void* data = const_cast<std::int64_t*>(indices.data());

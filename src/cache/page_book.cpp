@@ -1,3 +1,4 @@
+// Growth, sharing and reading of the page lists: see page_book.h. Run by PagedKvCache.
 #include "cache/page_book.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Replaces the global operator new of this test program: see allocation_count.h.
 #include "allocation_count.h"
 
 #include <cstdlib>

@@ -1,3 +1,4 @@
+// The two halves of the bookkeeping by themselves: pages with their references, and requests with their ids.
 #include "cache/page_pool.h"
 
 #include <gtest/gtest.h>
