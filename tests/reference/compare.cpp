@@ -57,6 +57,32 @@ Norms norms_of(const ReferenceRow& want, const Row& got) {
 // error / bound, where 0 / 0 is right.
 double share(double error, double bound) { return error == 0 ? 0 : error / bound; }
 
+template <class Want>
+Comparison compare_each(const DecodeArgs& args, bool causal, std::span<const RowId> rows, Want want) {
+  const Reference reference(args, causal);
+  const Bound bound = bound_of(args);
+  Comparison comparison;
+  double worst = -1;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const RowId id = rows[i];
+    const RowVerdict verdict = judge_row(want(i), reference.result(id), bound);
+    ++comparison.rows;
+    if (!verdict.ok) ++comparison.wrong_rows;
+    if (verdict.used <= worst) continue;
+    worst = comparison.used = verdict.used, comparison.worst = id;
+    comparison.message = format("request %d, query %d, head %d (length %d, sees %d): ", id.request, id.query, id.head,
+                                reference.length(id.request), reference.visible(id.request, id.query)) +
+                         verdict.message;
+  }
+  comparison.ok = comparison.wrong_rows == 0;
+  if (!comparison.ok) {
+    comparison.message = format("%lld of %lld rows wrong; worst: ", static_cast<long long>(comparison.wrong_rows),
+                                static_cast<long long>(comparison.rows)) +
+                         comparison.message;
+  }
+  return comparison;
+}
+
 }  // namespace
 
 Bound bound_of(const DecodeArgs& args) {
@@ -98,26 +124,12 @@ RowVerdict judge_row(const ReferenceRow& want, const Row& got, const Bound& boun
 
 Comparison compare_rows(const DecodeArgs& args, bool causal, std::span<const RowId> rows) {
   Reference reference(args, causal);
-  const Bound bound = bound_of(args);
-  Comparison result;
-  result.used = -1;
-  for (const RowId id : rows) {
-    const RowVerdict verdict = judge_row(reference.row(id), reference.result(id), bound);
-    ++result.rows;
-    if (!verdict.ok) ++result.wrong_rows;
-    if (verdict.used <= result.used) continue;
-    result.used = verdict.used, result.worst = id;
-    result.message = format("request %d, query %d, head %d (length %d, sees %d): ", id.request, id.query, id.head,
-                            reference.length(id.request), reference.visible(id.request, id.query)) +
-                     verdict.message;
-  }
-  result.ok = result.wrong_rows == 0;
-  result.used = std::max(result.used, 0.0);
-  if (!result.ok)
-    result.message = format("%lld of %lld rows wrong; worst: ", static_cast<long long>(result.wrong_rows),
-                            static_cast<long long>(result.rows)) +
-                     result.message;
-  return result;
+  return compare_each(args, causal, rows, [&](std::size_t i) { return reference.row(rows[i]); });
+}
+
+Comparison compare_rows(const DecodeArgs& args, bool causal, std::span<const RowId> rows,
+                        std::span<const ReferenceRow> want) {
+  return compare_each(args, causal, rows, [&](std::size_t i) -> const ReferenceRow& { return want[i]; });
 }
 
 std::vector<RowId> sample_rows(const DecodeArgs& args, bool causal, std::int64_t max_rows, std::uint64_t seed) {

@@ -41,12 +41,15 @@ struct Comparison {
   std::string message;  // the worst row in a sentence, wrong or not
 };
 
-// Compares the given rows, or max_rows rows drawn with `seed` in each request's order, of args.out and args.lse.
+// Compares args.out and args.lse in the given rows, or in max_rows rows drawn with `seed`. The second form has what is
+// wanted of each row already.
 [[nodiscard]] Comparison compare_rows(const DecodeArgs& args, bool causal, std::span<const RowId> rows);
+[[nodiscard]] Comparison compare_rows(const DecodeArgs& args, bool causal, std::span<const RowId> rows,
+                                      std::span<const ReferenceRow> want);
 [[nodiscard]] Comparison compare(const DecodeArgs& args, bool causal, std::int64_t max_rows = INT64_MAX,
                                  std::uint64_t seed = 1);
 
-// The rows that compare() would take.
+// The rows that compare() would take, in the order of requests and kv heads.
 [[nodiscard]] std::vector<RowId> sample_rows(const DecodeArgs& args, bool causal, std::int64_t max_rows,
                                              std::uint64_t seed);
 

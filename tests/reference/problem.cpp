@@ -115,19 +115,6 @@ std::uint64_t hash_bytes(const std::byte* data, std::int64_t bytes) {
 
 }  // namespace
 
-Buffer::Buffer(std::string name, std::int64_t bytes)
-    : name_(std::move(name)),
-      data_(static_cast<std::byte*>(::operator new[](static_cast<std::size_t>(bytes), std::align_val_t(kAlignment)))),
-      bytes_(bytes) {}
-
-void Buffer::fill_random(std::uint64_t seed) {
-  Random random(seed);
-  for (std::int64_t at = 0; at < bytes_; at += 8) {
-    const std::uint64_t word = random.next();
-    std::memcpy(data() + at, &word, static_cast<std::size_t>(std::min<std::int64_t>(8, bytes_ - at)));
-  }
-}
-
 Problem::Problem(const ProblemSpec& spec) : spec_(spec) {
   if (spec_.softmax_scale == 0) spec_.softmax_scale = static_cast<float>(1 / std::sqrt(192.0));
   Random random(spec_.seed);

@@ -9,69 +9,16 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "flash_mla/decode.h"
+#include "reference/buffer.h"
+#include "reference/problem_spec.h"
 #include "reference/random.h"
 
 namespace flash_mla::reference {
-
-enum class Poison : std::uint8_t { zero, nan, inf, mixed };
-
-struct ProblemSpec {
-  DType dtype = DType::bf16;
-  std::vector<std::int32_t> lengths;  // tokens of each request; its size is b
-  bool ragged = false;
-  std::int32_t seqlen_q = 1;          // uniform: s_q
-  std::vector<std::int32_t> queries;  // ragged: query tokens of each request
-  std::int32_t padding_queries = 0;   // ragged: query tokens of q and out past the last request's
-  std::int32_t num_heads_q = 16;
-  std::int32_t num_heads_kv = 1;
-  std::int32_t page_size = 64;
-  bool causal = true;
-  std::int32_t num_parts = 0;
-
-  bool joint_q = true;  // one tensor of 576, or two of 512 and 64
-  bool joint_cache = true;
-  std::int32_t row_gap = 0;          // elements between the rows of q, out and lse; on CUDA multiples of 16 bytes
-  std::int32_t layers = 1;           // > 1: the cache is the last of several layers, interleaved page by page
-  bool heads_first = false;          // cache memory in the order [page, head, token, column]
-  std::int32_t offset_elements = 0;  // of the first element of q, cache and out in their buffers; as row_gap
-  bool exact_table = true;           // as wide as the longest request, else three columns more
-  std::int32_t spare_pages = 2;
-  bool want_lse = true;
-  Poison poison = Poison::mixed;
-
-  float q_scale = 1;        // standard deviation of q's elements; the cache's is 1
-  float softmax_scale = 0;  // 0: 1 / sqrt(192)
-  std::uint64_t seed = 1;
-};
-
-// Memory of exactly `bytes` bytes on the heap, so that AddressSanitizer sees the first byte past it.
-class Buffer {
- public:
-  static constexpr std::size_t kAlignment = 128;
-
-  Buffer(std::string name, std::int64_t bytes);
-
-  [[nodiscard]] const std::string& name() const { return name_; }
-  [[nodiscard]] std::byte* data() const { return data_.get(); }
-  [[nodiscard]] std::int64_t bytes() const { return bytes_; }
-  [[nodiscard]] MemoryView memory() const { return {data_.get(), bytes_, {}}; }
-  void fill_random(std::uint64_t seed);
-
- private:
-  struct Free {
-    void operator()(std::byte* data) const { ::operator delete[](data, std::align_val_t(kAlignment)); }
-  };
-  std::string name_;
-  std::unique_ptr<std::byte[], Free> data_;
-  std::int64_t bytes_;
-};
 
 class Problem {
  public:
