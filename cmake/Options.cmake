@@ -28,7 +28,9 @@ endif()
 
 # Flags of our own targets; never exported to users.
 add_library(flash_mla_build_flags INTERFACE)
-target_compile_options(flash_mla_build_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror>)
+# Designated initialisers name the fields that matter and leave the rest to their defaults.
+target_compile_options(
+  flash_mla_build_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -Wno-missing-field-initializers>)
 if(FLASH_MLA_SANITIZE)
   set(_sanitize -fsanitize=${FLASH_MLA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_compile_options(flash_mla_build_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${_sanitize}>)
@@ -42,6 +44,10 @@ if(NOT FLASH_MLA_CUDA STREQUAL "OFF")
   if(CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_ARCHITECTURES 90a-real)
     enable_language(CUDA)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.26 does not know that nvcc has C++20
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
     set(CMAKE_CUDA_STANDARD 20)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     set(FLASH_MLA_WITH_CUDA ON)
