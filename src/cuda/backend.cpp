@@ -1,0 +1,130 @@
+// The CUDA backend: what core/backend.h asks for, on Hopper GPUs.
+#include "core/backend.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+
+#include "core/error.h"
+#include "core/int_math.h"
+#include "cuda/combine/combine.h"
+#include "cuda/devices.h"
+#include "cuda/runtime.h"
+#include "cuda/sm90/dense_decode/launch.h"
+#include "cuda/work_of.h"
+
+namespace flash_mla {
+namespace cuda {
+namespace {
+
+cudaStream_t handle(Stream stream) { return static_cast<cudaStream_t>(stream.handle); }
+
+// Thread blocks that share a unit's tokens, each with 64 of its rows: those of one request's kv head, in equal bundles
+// of at most four. They walk over the same blocks in step, so that three of four reads hit the L2 cache.
+std::int32_t choose_cohort(const PlanConfig& config) {
+  constexpr std::int64_t kMaxCohort = 4;
+  const std::int64_t rows = std::int64_t{config.max_seqlen_q} * (config.num_heads_q / config.num_heads_kv);
+  const std::int64_t row_tiles = max_of<std::int64_t>(ceil_div<std::int64_t>(rows, sm90::kRowsPerThreadBlock), 1);
+  return static_cast<std::int32_t>(ceil_div(row_tiles, ceil_div(row_tiles, kMaxCohort)));
+}
+
+class CudaBackend final : public Backend {
+ public:
+  BackendInfo info() const noexcept override {
+    const Devices& devices = Devices::get();
+    return {DeviceType::cuda, "cuda", devices.usable(), devices.reason(), devices.count()};
+  }
+
+  std::span<const KernelInfo> kernels() const noexcept override {
+#define FLASH_MLA_VARIANT(name, dtype, element) KernelInfo{DeviceType::cuda, "dense_decode " #name " sm_90a"},
+    static constexpr std::array kKernels = {
+#include "cuda/variants.def"
+    };
+#undef FLASH_MLA_VARIANT
+    return kKernels;
+  }
+
+  Result<DeviceInfo> device_info(int index) const noexcept override {
+    FLASH_MLA_TRY(Devices::get().require(index));
+    cudaDeviceProp properties;
+    FLASH_MLA_CUDA_TRY(cudaGetDeviceProperties, &properties, index);
+    DeviceInfo info;
+    std::snprintf(info.name, sizeof info.name, "%.127s", properties.name);
+    std::snprintf(info.instruction_set, sizeof info.instruction_set, "sm_90a");
+    info.workers = properties.multiProcessorCount;
+    info.memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem);
+    info.l2_bytes = properties.l2CacheSize;
+    return info;
+  }
+
+  // Costs in tenths of microseconds: a block as one multiprocessor takes it when none waits for memory; a tile's own
+  // part is Q's arrival, the first block's latency and the write of the result; a merge is a second kernel.
+  Result<PlanTuning> tune(const PlanConfig& config) const noexcept override {
+    FLASH_MLA_TRY(Devices::get().require(config.device.index));
+    int multiprocessors = 0;
+    FLASH_MLA_CUDA_TRY(cudaDeviceGetAttribute, &multiprocessors, cudaDevAttrMultiProcessorCount, config.device.index);
+    const std::int32_t cohort = choose_cohort(config);
+    PlanTuning tuning;
+    tuning.num_parts = config.num_parts > 0 ? config.num_parts : max_of(multiprocessors / cohort, 1);
+    tuning.rows_per_unit = cohort * sm90::kRowsPerThreadBlock;
+    tuning.cost_fixed = 30;
+    tuning.cost_block = 15;
+    tuning.cost_merge = 30;
+    return tuning;
+  }
+
+  Status schedule(const Plan&, const BatchView&, void*, Stream) const noexcept override { return missing("schedule"); }
+
+  Status decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch,
+                Stream stream) const noexcept override {
+    if (problem.batch.batch == 0 && problem.batch.total_q == 0) return {};
+    const DeviceGuard guard(plan.config().device.index);
+    FLASH_MLA_TRY(guard.status());
+    FLASH_MLA_TRY(sm90::launch_dense_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch,
+                                            handle(stream)));
+    return launch_combine(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch, handle(stream));
+  }
+
+  Status merge(const MergeProblem&, Device, Stream) const noexcept override { return missing("merge"); }
+  Status append(const AppendProblem&, Device, Stream) const noexcept override { return missing("append_kv"); }
+  Status copy_pages(const CopyPagesProblem&, Device, Stream) const noexcept override { return missing("copy_pages"); }
+
+  Result<void*> allocate(std::int64_t bytes, Device device) const noexcept override {
+    FLASH_MLA_TRY(Devices::get().require(device.index));
+    const DeviceGuard guard(device.index);
+    FLASH_MLA_TRY(guard.status());
+    void* data = nullptr;
+    FLASH_MLA_CUDA_TRY(cudaMalloc, &data, static_cast<std::size_t>(bytes));
+    return data;
+  }
+
+  void deallocate(void* data, Device device) const noexcept override {
+    const DeviceGuard guard(device.index);
+    cudaFree(data);
+  }
+
+  Status copy_to_device(void* to, const void* from, std::int64_t bytes, Device device,
+                        Stream stream) const noexcept override {
+    const DeviceGuard guard(device.index);
+    FLASH_MLA_TRY(guard.status());
+    FLASH_MLA_CUDA_TRY(cudaMemcpyAsync, to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, handle(stream));
+    return {};
+  }
+
+ private:
+  static Status missing(const char* what) noexcept {
+    return make_error(StatusCode::unsupported, "%s is not offered by the CUDA backend", what);
+  }
+};
+
+}  // namespace
+}  // namespace cuda
+
+const Backend* cuda_backend() noexcept {
+  static const cuda::CudaBackend backend;
+  return &backend;
+}
+
+}  // namespace flash_mla

@@ -1,0 +1,17 @@
+// Fences between what ordinary instructions and what the asynchronous units (copy engine, tensor cores) see.
+#pragma once
+
+#include <cuda/ptx>
+
+namespace flash_mla::ptx {
+
+// Ordinary shared-memory accesses of this thread before it are visible to the copy engine's and tensor cores' accesses
+// that come after it (or after a barrier behind it).
+__device__ __forceinline__ void fence_async_shared() { cuda::ptx::fence_proxy_async(cuda::ptx::space_shared); }
+
+// Initialised barriers become visible to the copy engine.
+__device__ __forceinline__ void fence_barrier_init() {
+  cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
+}
+
+}  // namespace flash_mla::ptx

@@ -1,0 +1,24 @@
+// 8 x 8 matrices of 16-bit elements between registers and shared memory. Lane l gives the address of row l % 8 of
+// matrix l / 8 (16 bytes) and holds elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of each matrix.
+#pragma once
+
+#include <cstdint>
+
+namespace flash_mla::ptx {
+
+__device__ __forceinline__ void store_matrix_x4(void* row, const std::uint32_t (&m)[4]) {
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(m[0]), "r"(m[1]),
+               "r"(m[2]), "r"(m[3])
+               : "memory");
+}
+
+__device__ __forceinline__ void load_matrix_x4(const void* row, std::uint32_t (&m)[4]) {
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(address)
+               : "memory");
+}
+
+}  // namespace flash_mla::ptx

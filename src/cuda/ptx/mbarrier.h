@@ -1,0 +1,53 @@
+// Shared-memory barriers (mbarrier): arrivals and bytes that a phase still waits for. Phase n completes once all
+// arrivals and announced bytes of it have come; waiting for phase n means wait(n & 1).
+#pragma once
+
+#include <cstdint>
+#include <cuda/ptx>
+
+namespace flash_mla::ptx {
+
+class Barrier {
+ public:
+  // By one thread, before any use; then fence_barrier_init() and a barrier of the thread block.
+  __device__ __forceinline__ void init(std::uint32_t arrivals) { cuda::ptx::mbarrier_init(&word_, arrivals); }
+
+  // Releases what the calling thread did before.
+  __device__ __forceinline__ void arrive() {
+    cuda::ptx::mbarrier_arrive(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, &word_);
+  }
+
+  // Arrives, and announces that the copy engine will deliver `bytes` within this phase.
+  __device__ __forceinline__ void arrive_expecting(std::uint32_t bytes) {
+    cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, &word_,
+                                         bytes);
+  }
+
+  // Returns once a phase of this parity has completed; acquires what was released into it.
+  __device__ __forceinline__ void wait(std::uint32_t parity) {
+#ifdef FLASH_MLA_WATCHDOG
+    const long long start = clock64();
+    while (!cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {
+      if (clock64() - start > kWatchdogCycles) report_and_trap(parity);
+    }
+#else
+    while (!cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {
+    }
+#endif
+  }
+
+  [[nodiscard]] __device__ __forceinline__ std::uint64_t* word() { return &word_; }
+
+ private:
+#ifdef FLASH_MLA_WATCHDOG
+  static constexpr long long kWatchdogCycles = 4'000'000'000;  // about two seconds
+  __device__ __noinline__ void report_and_trap(std::uint32_t parity) {
+    printf("flash_mla: block %d thread %d waits for ever on the barrier at %u, parity %u\n", blockIdx.x, threadIdx.x,
+           static_cast<unsigned>(__cvta_generic_to_shared(&word_)), parity);
+    __trap();
+  }
+#endif
+  std::uint64_t word_;
+};
+
+}  // namespace flash_mla::ptx

@@ -1,0 +1,47 @@
+// Warps and warpgroups (4 consecutive warps): registers moved between roles, barriers among some of the warps.
+#pragma once
+
+#include <cstdint>
+
+namespace flash_mla::ptx {
+
+// Sets the calling warpgroup's registers a thread. Raising waits until others have given theirs back.
+template <int Registers>
+__device__ __forceinline__ void raise_registers() {
+  static_assert(Registers % 8 == 0 && Registers >= 24 && Registers <= 256);
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
+}
+template <int Registers>
+__device__ __forceinline__ void lower_registers() {
+  static_assert(Registers % 8 == 0 && Registers >= 24 && Registers <= 256);
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
+}
+
+// Named barrier `id` (1 .. 15; 0 is __syncthreads): `threads` threads in whole warps meet.
+__device__ __forceinline__ void sync_threads(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+// Arrives without waiting; the counterpart waits with sync_threads.
+__device__ __forceinline__ void arrive_threads(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// True in one lane of a converged warp.
+__device__ __forceinline__ bool elect_one() {
+  std::uint32_t elected;
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "elect.sync _|p, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, p;\n}"
+      : "=r"(elected));
+  return elected != 0;
+}
+
+// 2^x, flushing subnormal results to zero; 2^-inf = 0, NaN stays NaN.
+__device__ __forceinline__ float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+}  // namespace flash_mla::ptx

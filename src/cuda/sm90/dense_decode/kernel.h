@@ -1,0 +1,61 @@
+// Dense decode on Hopper: one thread block per (part, 64 rows of a unit), four warpgroups with one role each.
+//
+//   for each tile of the part:                        docs/algorithm.md
+//     loader   Q and K blocks to shared memory
+//     scores   S = Q K^T, P = exp2(S - reference), row sums, lse
+//     left     O[:, 0:256]   = P V[:, 0:256]   / sum
+//     right    O[:, 256:512] = P V[:, 256:512] / sum
+//
+// The loader's warpgroup also has the dealer, which walks over the tiles.
+#pragma once
+
+#include <new>
+
+#include "cuda/ptx/fence.h"
+#include "cuda/ptx/warpgroup.h"
+#include "cuda/sm90/dense_decode/load.h"
+#include "cuda/sm90/dense_decode/padding.h"
+#include "cuda/sm90/dense_decode/params.h"
+#include "cuda/sm90/dense_decode/scores_role.h"
+#include "cuda/sm90/dense_decode/smem.h"
+#include "cuda/sm90/dense_decode/tiles.h"
+#include "cuda/sm90/dense_decode/values_role.h"
+
+namespace flash_mla::sm90 {
+
+template <class Element>
+__global__ void __launch_bounds__(kThreads, 1)
+    dense_decode(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
+  extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
+  SharedMemory& smem = *reinterpret_cast<SharedMemory*>(dynamic_shared_memory);
+  const int warpgroup = threadIdx.x / kWarpgroupThreads;
+  if (threadIdx.x == 0) {
+    init_barriers(smem);
+    ptx::fence_barrier_init();
+    new (smem.cursor) TileCursor(params.work, *params.header, params.parts, blockIdx.x / params.cohort);
+  }
+  __syncthreads();
+
+  // One if / else over whole warpgroups: the compiler plans registers by it.
+  if (warpgroup == 3) {
+    ptx::lower_registers<kLoadRegisters>();
+    const int warp = threadIdx.x / 32 % kWarpgroupWarps;
+    if (warp == 0) {
+      run_loader(smem, maps, params);
+    } else if (warp == 1 && threadIdx.x % 32 == 0) {
+      deal_tiles(smem, params);
+    }
+  } else if (warpgroup == 0) {
+    ptx::lower_registers<kScoresRegisters>();
+    run_scores<Element>(smem, params);
+  } else if (warpgroup == 1) {
+    ptx::raise_registers<kValuesRegisters>();
+    run_values<Element, Side::left>(smem, params);
+    write_padding<Element>(params);
+  } else {
+    ptx::raise_registers<kValuesRegisters>();
+    run_values<Element, Side::right>(smem, params);
+  }
+}
+
+}  // namespace flash_mla::sm90

@@ -1,0 +1,134 @@
+#include "cuda/sm90/dense_decode/launch.h"
+
+#include "core/error.h"
+#include "core/int_math.h"
+#include "core/online_softmax.h"
+#include "cuda/runtime.h"
+#include "cuda/sm90/dense_decode/params.h"
+#include "cuda/tensor_map.h"
+#include "cuda/work_of.h"
+#include "flash_mla/plan.h"
+#include "schedule/layout.h"
+
+namespace flash_mla::sm90 {
+namespace {
+
+constexpr int kSliceColumns = 64;
+
+// [columns, page_size, h_kv, num_pages]
+Status encode_pages(const char* name, const DecodeProblem& problem, const PagesView& view, int columns,
+                    CUtensorMap* map) noexcept {
+  const CacheView& cache = problem.cache;
+  cuda::TensorMapSpec spec{.name = name, .dtype = problem.dtype, .base = view.data, .rank = 4};
+  spec.sizes = {columns, cache.page_size, problem.num_heads_kv, cache.num_pages};
+  if (cache.num_pages == 0) {  // every length is 0; should one not be, its boxes lie past the one page and are zeros
+    spec.base = problem.q_latent.data;
+    spec.sizes[3] = 1;
+  }
+  spec.stride_elements = {1, view.token_stride, view.head_stride, view.page_stride};
+  spec.box = {kSliceColumns, min_of(cache.page_size, kBlockTokens), 1, 1};
+  return cuda::encode_tensor_map(spec, map);
+}
+
+// How 64 consecutive packed rows are a box of q.
+struct QueryBoxes {
+  std::int32_t period = 0;  // rows of dimension 1; 0: they are no box
+  std::int64_t periods = 1;
+  std::int64_t row_stride = 0, period_stride = 0;
+  std::int32_t box_rows = 0, box_periods = 0;
+};
+
+// Rows of both tensors must have the same form.
+QueryBoxes find_query_boxes(const DecodeProblem& problem, const RowsView& view) noexcept {
+  const std::int32_t heads = problem.num_heads_q / problem.num_heads_kv;
+  const bool ragged = problem.batch.cu_seqlens_q != nullptr;
+  const std::int64_t tokens = ragged ? problem.batch.total_q : problem.batch.seqlen_q;
+  const bool even_pitch = tokens == 1 || heads == 1 || view.token_stride == heads * view.head_stride;
+  if (even_pitch && tokens * heads < (std::int64_t{1} << 31)) {  // one period of all rows
+    const std::int64_t stride = heads == 1 && tokens > 1 ? view.token_stride : view.head_stride;
+    return {static_cast<std::int32_t>(tokens * heads), 1, stride, 0, kRowsPerThreadBlock, 1};
+  }
+  if (heads % kRowsPerThreadBlock == 0) {
+    return {heads, tokens, view.head_stride, view.token_stride, kRowsPerThreadBlock, 1};
+  }
+  // A ragged request may begin anywhere, but always at a whole token.
+  if (kRowsPerThreadBlock % heads == 0) {
+    return {heads, tokens, view.head_stride, view.token_stride, heads, kRowsPerThreadBlock / heads};
+  }
+  return {};
+}
+
+// [columns, period, periods, h_kv, batch]
+Status encode_rows(const char* name, const DecodeProblem& problem, const RowsView& view, const QueryBoxes& boxes,
+                   int columns, CUtensorMap* map) noexcept {
+  const std::int32_t heads = problem.num_heads_q / problem.num_heads_kv;
+  const bool ragged = problem.batch.cu_seqlens_q != nullptr;
+  cuda::TensorMapSpec spec{.name = name, .dtype = problem.dtype, .base = view.data, .rank = 5};
+  spec.sizes = {columns, boxes.period, boxes.periods, problem.num_heads_kv, ragged ? 1 : problem.batch.batch};
+  spec.stride_elements = {1, boxes.row_stride, boxes.period_stride, heads * view.head_stride, view.batch_stride};
+  spec.box = {kSliceColumns, boxes.box_rows, boxes.box_periods, 1, 1};
+  return cuda::encode_tensor_map(spec, map);
+}
+
+Status encode_maps(const DecodeProblem& problem, TensorMaps* maps, std::int32_t* q_period) noexcept {
+  FLASH_MLA_TRY(encode_pages("kv_cache", problem, problem.cache.latent, kLatentDim, &maps->k_latent));
+  FLASH_MLA_TRY(encode_pages("k_rope_cache", problem, problem.cache.rope, kRopeDim, &maps->k_rope));
+  const QueryBoxes latent = find_query_boxes(problem, problem.q_latent);
+  const QueryBoxes rope = find_query_boxes(problem, problem.q_rope);
+  *q_period = latent.period == rope.period && latent.box_rows == rope.box_rows ? latent.period : 0;
+  if (*q_period == 0) return {};
+  FLASH_MLA_TRY(encode_rows("q", problem, problem.q_latent, latent, kLatentDim, &maps->q_latent));
+  return encode_rows("q_rope", problem, problem.q_rope, rope, kRopeDim, &maps->q_rope);
+}
+
+DecodeKernel find_kernel(DType dtype) noexcept {
+#define FLASH_MLA_VARIANT(name, type, element) \
+  if (dtype == DType::type) return dense_decode_##name();
+#include "cuda/variants.def"
+#undef FLASH_MLA_VARIANT
+  return {};
+}
+
+}  // namespace
+
+Status launch_dense_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
+                           const void* schedule_memory, void* scratch, cudaStream_t stream) noexcept {
+  const DecodeKernel kernel = find_kernel(problem.dtype);
+  if (kernel.function == nullptr) {
+    return make_error(StatusCode::unsupported, "there is no CUDA kernel for dtype %s", to_string(problem.dtype));
+  }
+  const ScratchLayout layout{num_parts, rows_per_unit};
+  TensorMaps maps = {};
+  DecodeParams params;
+  FLASH_MLA_TRY(encode_maps(problem, &maps, &params.q_period));
+  params.work = cuda::work_of(problem, rows_per_unit);
+  params.header = ScheduleLayout::header(schedule_memory);
+  params.parts = ScheduleLayout::parts(schedule_memory);
+  params.cohort = rows_per_unit / kRowsPerThreadBlock;
+  params.block_table = problem.block_table;
+  params.block_table_stride = problem.block_table_stride;
+  params.block_table_columns = problem.cache.num_pages > 0 ? problem.block_table_columns : 0;
+  params.page_size = problem.cache.page_size;
+  params.num_pages = static_cast<std::int32_t>(max_of<std::int64_t>(problem.cache.num_pages, 1));
+  params.total_q = problem.batch.total_q;
+  params.q_latent = problem.q_latent;
+  params.q_rope = problem.q_rope;
+  params.out = problem.out;
+  params.lse = problem.lse;
+  params.partial_out = ScratchLayout::partial_out(scratch);
+  params.partial_lse = layout.partial_lse(scratch);
+  params.scale_log2 = problem.softmax_scale * kLog2e;
+
+  FLASH_MLA_CUDA_TRY(cudaFuncSetAttribute, kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                     kernel.shared_memory_bytes);
+  void* arguments[] = {&maps, &params};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(num_parts * params.cohort));
+  config.blockDim = dim3(static_cast<unsigned>(kernel.threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(kernel.shared_memory_bytes);
+  config.stream = stream;
+  FLASH_MLA_CUDA_TRY(cudaLaunchKernelExC, &config, kernel.function, arguments);
+  return {};
+}
+
+}  // namespace flash_mla::sm90

@@ -1,0 +1,49 @@
+// What the host passes to the dense decode kernel.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "core/problem.h"
+#include "schedule/records.h"
+#include "schedule/work.h"
+
+namespace flash_mla::sm90 {
+
+// How the copy engine sees the tensors, innermost dimension first.
+struct TensorMaps {
+  CUtensorMap k_latent;  // [512, page_size, h_kv, num_pages], box [64, min(page_size, 64), 1, 1]
+  CUtensorMap k_rope;    // [64, ...]
+  CUtensorMap q_latent;  // [512, rows of a period, periods, h_kv, batch], box of 64 rows; see DecodeParams::q_period
+  CUtensorMap q_rope;    // [64, ...]
+};
+
+struct DecodeParams {
+  Work work;
+  const ScheduleHeader* header = nullptr;
+  const PartRecord* parts = nullptr;  // [num_parts + 1]
+  std::int32_t cohort = 1;            // thread blocks that share a part, 64 rows each
+
+  const std::int32_t* block_table = nullptr;  // [b, columns]
+  std::int64_t block_table_stride = 0;
+  std::int64_t block_table_columns = 0;
+  std::int32_t page_size = 64;
+  std::int32_t num_pages = 0;
+  std::int64_t total_q = 0;  // ragged: query tokens with padding
+
+  // Q through the copy engine: packed row r is row r mod q_period of period r / q_period. 0: 64 packed rows are no
+  // box of the tensor; gathered by ordinary loads.
+  std::int32_t q_period = 0;
+  RowsView q_latent;
+  RowsView q_rope;
+
+  RowsView out;                  // [.., 512]
+  RowsView lse;                  // data may be null
+  float* partial_out = nullptr;  // [slots, rows_per_unit, 512]
+  float* partial_lse = nullptr;  // [slots, rows_per_unit]
+
+  float scale_log2 = 0.f;  // softmax_scale log2(e), > 0
+};
+
+}  // namespace flash_mla::sm90

@@ -1,0 +1,48 @@
+// Q where the copy engine cannot bring it, because 64 packed rows (query token, head) are no box of the tensor.
+//
+// Run by the scores role, which alone reads Q: waits for nothing, announces nothing.
+#pragma once
+
+#include "core/row_packing.h"
+#include "cuda/ptx/fence.h"
+#include "cuda/ptx/warpgroup.h"
+#include "cuda/sm90/dense_decode/params.h"
+#include "cuda/sm90/dense_decode/smem.h"
+
+namespace flash_mla::sm90 {
+
+// The element offset of a packed row in a tensor of rows.
+inline __device__ std::int64_t row_offset(const RowsView& view, const Work& work, const TileRecord& tile, int row) {
+  const QueryHead at = unpack_row(tile.first_row + row, tile.kv_head, work.heads_per_kv);
+  return tile.request * view.batch_stride + (tile.first_query + at.query) * view.token_stride +
+         at.head * view.head_stride;
+}
+
+template <class Element>
+__device__ void gather_queries(SharedMemory& smem, const DecodeParams& params, const TileRecord& tile) {
+  const int thread = threadIdx.x % kWarpgroupThreads, chunk = thread % 8;
+  ptx::sync_threads(kScoresBarrier, kWarpgroupThreads);  // every warp has finished with the last tile's Q
+#pragma unroll 1
+  for (int row = thread / 8; row < kRows; row += kWarpgroupThreads / 8) {
+    const bool present = row < tile.num_rows;
+    const Element* latent = nullptr;
+    const Element* rope = nullptr;
+    if (present) {
+      latent = static_cast<const Element*>(params.q_latent.data) + row_offset(params.q_latent, params.work, tile, row);
+      rope = static_cast<const Element*>(params.q_rope.data) + row_offset(params.q_rope, params.work, tile, row);
+    }
+#pragma unroll 1
+    for (int slice = 0; slice < kSlices; ++slice) {
+      uint4 value = {0, 0, 0, 0};
+      if (present) {
+        const Element* from = slice == kLatentSlices ? rope : latent + slice * tile::kSliceColumns;
+        value = *reinterpret_cast<const uint4*>(from + chunk * 8);
+      }
+      *reinterpret_cast<uint4*>(smem.q[slice].bytes + tile::swizzled_chunk_bytes(row, chunk)) = value;
+    }
+  }
+  ptx::fence_async_shared();
+  ptx::sync_threads(kScoresBarrier, kWarpgroupThreads);
+}
+
+}  // namespace flash_mla::sm90

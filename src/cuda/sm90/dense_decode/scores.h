@@ -1,0 +1,64 @@
+// S = Q K^T of 64 rows and one block of 64 tokens, in the accumulators of one warpgroup.
+//
+//   waits for k_landed, slice by slice
+#pragma once
+
+#include "cuda/ptx/matrix.h"
+#include "cuda/ptx/wgmma.h"
+#include "cuda/sm90/dense_decode/smem.h"
+#include "cuda/tile/accumulator.h"
+#include "cuda/tile/descriptor.h"
+
+namespace flash_mla::sm90 {
+
+inline constexpr int kSliceSteps = tile::kSliceColumns / tile::kStepK;  // wgmmas a slice
+inline constexpr int kScoreRegisters = kBlockTokens / 2;                // a thread
+
+// The first slices of Q as register operands.
+struct QueryFragments {
+  std::uint32_t a[kQuerySlicesInRegisters][kSliceSteps][4];
+};
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+__device__ __forceinline__ void load_query_fragments(const SharedMemory& smem, QueryFragments& q) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int slice = 0; slice < kQuerySlicesInRegisters; ++slice) {
+#pragma unroll
+    for (int step = 0; step < kSliceSteps; ++step) {
+      ptx::load_matrix_x4(smem.q[slice].bytes + tile::fragment_bytes(warp, lane, step), q.a[slice][step]);
+    }
+  }
+}
+
+// Issues all products of a block; the caller waits for them.
+template <class Element>
+__device__ __forceinline__ void issue_scores(SharedMemory& smem, const QueryFragments& q, int stage,
+                                             std::uint32_t parity, float (&s)[kScoreRegisters]) {
+  using Mma = ptx::Wgmma<Element, kBlockTokens, ptx::Major::k>;
+  const std::uint64_t q_descriptor = tile::k_major(shared_address(smem.q));
+  const std::uint64_t k_descriptor = tile::k_major(shared_address(smem.k[stage]));
+#pragma unroll
+  for (int position = 0; position < kSlices; ++position) {
+    const int slice = slice_in_order(position);
+    smem.k_landed[stage][slice].wait(parity);
+    ptx::warpgroup_fence();
+#pragma unroll
+    for (int step = 0; step < kSliceSteps; ++step) {
+      const int offset = slice * kSliceBytes + tile::k_major_step_bytes(step);
+      const bool accumulate = position + step > 0;
+      const std::uint64_t k = tile::advance(k_descriptor, offset);
+      if (slice < kQuerySlicesInRegisters) {
+        Mma::mma(s, q.a[slice < kQuerySlicesInRegisters ? slice : 0][step], k, accumulate);
+      } else {
+        Mma::mma(s, tile::advance(q_descriptor, offset), k, accumulate);
+      }
+    }
+  }
+  ptx::warpgroup_commit();
+}
+
+}  // namespace flash_mla::sm90

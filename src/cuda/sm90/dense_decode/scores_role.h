@@ -1,0 +1,103 @@
+// The scores role: one warpgroup computes S, the softmax's numerators P and the rows' sums.
+//
+//   waits for q_landed, k_landed, p_fetched, sums_fetched
+//   announces q_released, k_released (rope slice), scores_done, p_published, sums_published; writes lse
+#pragma once
+
+#include "core/mask.h"
+#include "core/partial.h"
+#include "cuda/sm90/dense_decode/queries.h"
+#include "cuda/sm90/dense_decode/scores.h"
+#include "cuda/sm90/dense_decode/softmax.h"
+#include "cuda/sm90/dense_decode/tiles.h"
+
+namespace flash_mla::sm90 {
+
+// What the rows of a tile see.
+struct Visibility {
+  int visible[2];          // tokens of the thread's two rows
+  int first_masked_block;  // blocks before it are seen whole by every present row
+};
+
+__device__ __forceinline__ int visible_to_row(const Work& work, const TileRecord& tile, int row) {
+  const int query = unpack_row(tile.first_row + row, tile.kv_head, work.heads_per_kv).query;
+  return visible_tokens(tile.length, tile.queries, query, work.causal);
+}
+
+__device__ __forceinline__ Visibility find_visibility(const Work& work, const TileRecord& tile) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  Visibility v;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int row = tile::accumulator_row(warp, lane, 2 * h);
+    v.visible[h] = row < tile.num_rows ? visible_to_row(work, tile, row) : tile.length;
+  }
+  v.first_masked_block = visible_to_row(work, tile, 0) / kBlockTokens;
+  return v;
+}
+
+// Sums of the whole rows to the values roles, lse to memory.
+__device__ __forceinline__ void publish_sums(SharedMemory& smem, const DecodeParams& params, const TileRecord& tile,
+                                             const RowState& rows) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int row = tile::accumulator_row(warp, lane, 2 * h);
+    const float sum = row_sum(rows.sum[h]);
+    if (lane % 4 != 0) continue;
+    smem.inverse_sum[row] = sum == 0.f ? 0.f : 1.f / sum;
+    if (row >= tile.num_rows) continue;
+    const float lse = sum == 0.f ? kNegativeInfinity : (rows.reference[h] + log2f(sum)) * kLn2;
+    if (tile.slot >= 0) {
+      params.partial_lse[static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row] =
+          lse;
+    } else if (params.lse.data != nullptr) {
+      static_cast<float*>(params.lse.data)[row_offset(params.lse, params.work, tile, row)] = lse_for_api(lse);
+    }
+  }
+}
+
+template <class Element>
+__device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParams& params) {
+  const int lane = threadIdx.x % 32;
+  TileReader tiles;
+  std::uint32_t blocks = 0, query_tiles = 0, finished = 0;
+  while (const TileRecord* tile = tiles.next(smem)) {
+    const int begin = tile->block_begin, end = tile->block_end;
+    const Visibility v = find_visibility(params.work, *tile);
+    RowState rows;
+    QueryFragments q;
+    if (begin < end) {
+      if (params.q_period > 0) {
+        smem.q_landed.wait(query_tiles++ & 1);
+      } else {
+        gather_queries<Element>(smem, params, *tile);
+      }
+      load_query_fragments(smem, q);
+    }
+#pragma unroll 1
+    for (int block = begin; block < end; ++block, ++blocks) {
+      const int stage = blocks % kStages;
+      float s[kScoreRegisters];
+      issue_scores<Element>(smem, q, stage, (blocks / kStages) & 1, s);
+      smem.p_fetched.wait((blocks & 1) ^ 1);
+      ptx::warpgroup_wait<0>();
+      if (lane == 0) {
+        smem.k_released[stage][kLatentSlices].arrive();
+        smem.scores_done.arrive();
+        if (block + 1 == end) smem.q_released.arrive();
+      }
+      if (block >= v.first_masked_block) mask_scores(s, block * kBlockTokens, v.visible);
+      write_softmax<Element>(smem, s, params.scale_log2, rows);
+      __syncwarp();
+      if (lane == 0) smem.p_published.arrive();
+    }
+    smem.sums_fetched.wait((finished++ & 1) ^ 1);
+    publish_sums(smem, params, *tile, rows);
+    __syncwarp();
+    if (lane == 0) smem.sums_published.arrive();
+    tiles.finish(smem);
+  }
+}
+
+}  // namespace flash_mla::sm90

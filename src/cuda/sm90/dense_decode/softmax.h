@@ -1,0 +1,131 @@
+// P = exp2(S scale_log2 - reference), with the reference a maximum of the row that may lag behind.
+//
+// exp2 is taken against the reference at once, without waiting for this block's maximum, which only feeds a vote: where
+// a row's scores exceed the reference by more than kMaxLag powers of two, its warp raises the references, publishes the
+// factors by which O must be rescaled, and takes exp2 again. A reference of -inf (no token seen) subtracts 0.
+//
+// Thread l of a warp holds rows l / 4 and l / 4 + 8 of the warp's 16 (tile/accumulator.h).
+#pragma once
+
+#include <cstring>
+
+#include "core/online_softmax.h"
+#include "cuda/ptx/matrix.h"
+#include "cuda/ptx/warpgroup.h"
+#include "cuda/sm90/dense_decode/scores.h"
+#include "cuda/sm90/dense_decode/smem.h"
+
+namespace flash_mla::sm90 {
+
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Of the thread's two rows. `sum` is of this thread's columns only until reduce_sums().
+struct RowState {
+  float reference[2] = {kNegativeInfinity, kNegativeInfinity};
+  float sum[2] = {0.f, 0.f};
+};
+
+template <class Element>
+__device__ __forceinline__ std::uint32_t pack(float low, float high);
+template <>
+__device__ __forceinline__ std::uint32_t pack<__nv_bfloat16>(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  std::uint32_t bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+template <>
+__device__ __forceinline__ std::uint32_t pack<__half>(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  std::uint32_t bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+
+// Reductions over the four threads of a row.
+__device__ __forceinline__ float row_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
+  return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
+}
+__device__ __forceinline__ float row_sum(float x) {
+  x += __shfl_xor_sync(kAllLanes, x, 1);
+  return x + __shfl_xor_sync(kAllLanes, x, 2);
+}
+
+// Tokens at or past visible[h] of row h get -inf. `first_token` is the block's.
+__device__ __forceinline__ void mask_scores(float (&s)[kScoreRegisters], int first_token, const int (&visible)[2]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < kScoreRegisters; ++i) {
+    if (first_token + tile::accumulator_column(lane, i) >= visible[i / 2 % 2]) s[i] = kNegativeInfinity;
+  }
+}
+
+// Writes P of the warp's rows to shared memory; adds up its sums and maxima (of s, unscaled) over the thread's columns.
+template <class Element, bool WithMaxima>
+__device__ __forceinline__ void write_probabilities(SharedMemory& smem, const float (&s)[kScoreRegisters],
+                                                    float scale_log2, const float (&reference)[2], float (&sum)[2],
+                                                    float (&maximum)[2]) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  float offset[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    offset[h] = -finite_reference(reference[h]);
+    sum[h] = 0.f;
+  }
+#pragma unroll
+  for (int step = 0; step < kBlockTokens / tile::kStepK; ++step) {
+    float p[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float score = s[8 * step + i];
+      p[i] = ptx::exp2_approx(fmaf(score, scale_log2, offset[i / 2 % 2]));
+      if constexpr (WithMaxima) maximum[i / 2 % 2] = fmaxf(maximum[i / 2 % 2], score);
+    }
+    sum[0] += (p[0] + p[1]) + (p[4] + p[5]);
+    sum[1] += (p[2] + p[3]) + (p[6] + p[7]);
+    const std::uint32_t fragment[4] = {pack<Element>(p[0], p[1]), pack<Element>(p[2], p[3]), pack<Element>(p[4], p[5]),
+                                       pack<Element>(p[6], p[7])};
+    ptx::store_matrix_x4(smem.p.bytes + tile::fragment_bytes(warp, lane, step), fragment);
+  }
+}
+
+// Raises the references of the warp's rows to their maxima so far; returns the factors for what was accumulated.
+__device__ __forceinline__ void raise_references(RowState& rows, const float (&maximum)[2], float scale_log2,
+                                                 float (&factor)[2]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const float old = rows.reference[h];
+    rows.reference[h] = fmaxf(old, row_max(maximum[h]) * scale_log2);
+    factor[h] =
+        old == kNegativeInfinity ? 1.f : ptx::exp2_approx(old - rows.reference[h]);  // nothing accumulated yet: 1
+    rows.sum[h] *= factor[h];
+  }
+}
+
+// Turns the scores of a block into P, factors and flag for the values roles. The caller has waited for p_fetched and
+// announces p_published.
+template <class Element>
+__device__ __forceinline__ void write_softmax(SharedMemory& smem, const float (&s)[kScoreRegisters], float scale_log2,
+                                              RowState& rows) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  float sum[2], maximum[2] = {kNegativeInfinity, kNegativeInfinity};
+  write_probabilities<Element, true>(smem, s, scale_log2, rows.reference, sum, maximum);
+  const bool lags = maximum[0] * scale_log2 > rows.reference[0] + kMaxLag<Element> ||
+                    maximum[1] * scale_log2 > rows.reference[1] + kMaxLag<Element>;
+  const bool rescale = __any_sync(kAllLanes, lags);
+  if (rescale) {
+    float factor[2];
+    raise_references(rows, maximum, scale_log2, factor);
+    write_probabilities<Element, false>(smem, s, scale_log2, rows.reference, sum, maximum);
+    if (lane % 4 == 0) {
+      smem.rescale[tile::accumulator_row(warp, lane, 0)] = factor[0];
+      smem.rescale[tile::accumulator_row(warp, lane, 2)] = factor[1];
+    }
+  }
+  if (lane == 0) smem.rescale_wanted[warp] = rescale;
+  rows.sum[0] += sum[0];
+  rows.sum[1] += sum[1];
+}
+
+}  // namespace flash_mla::sm90

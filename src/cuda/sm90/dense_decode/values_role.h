@@ -1,0 +1,164 @@
+// The values roles, left and right: one warpgroup each accumulates O = P V for its 256 of the 512 columns.
+//
+//   waits for p_published, sums_published; right also for scores_done of the next block, so that its product runs on
+//   the tensor cores while the scores role is busy with the softmax
+//   announces p_fetched, k_released (own slices), sums_fetched; writes out or the partial
+#pragma once
+
+#include "cuda/ptx/fence.h"
+#include "cuda/sm90/dense_decode/queries.h"
+#include "cuda/sm90/dense_decode/scores.h"
+#include "cuda/sm90/dense_decode/softmax.h"
+#include "cuda/sm90/dense_decode/tiles.h"
+
+namespace flash_mla::sm90 {
+
+// A product covers two slices: 128 columns.
+inline constexpr int kPieces = 2;
+inline constexpr int kPieceSlices = kSideSlices / kPieces;
+inline constexpr int kPieceColumns = kPieceSlices * tile::kSliceColumns;
+inline constexpr int kPieceRegisters = kPieceColumns / 2;
+inline constexpr int kBlockSteps = kBlockTokens / tile::kStepK;
+
+// Columns [256 side, 256 side + 256) of O.
+using Accumulators = float[kPieces][kPieceRegisters];
+
+__device__ __forceinline__ void rescale(const SharedMemory& smem, Accumulators& o) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  if (!smem.rescale_wanted[warp]) return;
+  const float factor[2] = {smem.rescale[tile::accumulator_row(warp, lane, 0)],
+                           smem.rescale[tile::accumulator_row(warp, lane, 2)]};
+#pragma unroll
+  for (int piece = 0; piece < kPieces; ++piece) {
+#pragma unroll
+    for (int i = 0; i < kPieceRegisters; ++i) o[piece][i] *= factor[i / 2 % 2];
+  }
+}
+
+__device__ __forceinline__ void fetch_probabilities(const SharedMemory& smem, std::uint32_t (&p)[kBlockSteps][4]) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int step = 0; step < kBlockSteps; ++step) {
+    ptx::load_matrix_x4(smem.p.bytes + tile::fragment_bytes(warp, lane, step), p[step]);
+  }
+}
+
+// Rows of V past the request's last token may hold anything, and 0 * NaN is NaN: zeroes them.
+template <Side S>
+__device__ __forceinline__ void zero_rows_from(SharedMemory& smem, int stage, int first_row) {
+  const int chunks = (kRows - first_row) * (tile::kRowBytes / 16);
+#pragma unroll 1
+  for (int slice = 0; slice < kSideSlices; ++slice) {
+    auto* rows = reinterpret_cast<uint4*>(smem.k[stage][static_cast<int>(S) * kSideSlices + slice].bytes +
+                                          first_row * tile::kRowBytes);
+#pragma unroll 1
+    for (int i = threadIdx.x % kWarpgroupThreads; i < chunks; i += kWarpgroupThreads) rows[i] = uint4{0, 0, 0, 0};
+  }
+  ptx::fence_async_shared();
+  ptx::sync_threads(kValuesBarrier + static_cast<int>(S), kWarpgroupThreads);
+}
+
+template <class Element>
+__device__ __forceinline__ void issue_product(const std::uint32_t (&p)[kBlockSteps][4], std::uint64_t v,
+                                              float (&o)[kPieceRegisters]) {
+  using Mma = ptx::Wgmma<Element, kPieceColumns, ptx::Major::n>;
+  ptx::warpgroup_fence();
+#pragma unroll
+  for (int step = 0; step < kBlockSteps; ++step) {
+    Mma::mma(o, p[step], tile::advance(v, tile::n_major_step_bytes(step)), true);
+  }
+  ptx::warpgroup_commit();
+}
+
+// O += P V of one block; releases its slices pair by pair.
+template <class Element, Side S>
+__device__ __forceinline__ void multiply_values(SharedMemory& smem, const std::uint32_t (&p)[kBlockSteps][4], int stage,
+                                                Accumulators& o) {
+  constexpr int kFirstSlice = static_cast<int>(S) * kSideSlices;
+  const int lane = threadIdx.x % 32;
+  const std::uint64_t v = tile::n_major(shared_address(&smem.k[stage][kFirstSlice]), kSliceBytes);
+  issue_product<Element>(p, v, o[0]);
+  issue_product<Element>(p, tile::advance(v, kPieceSlices * kSliceBytes), o[1]);
+  ptx::warpgroup_wait<1>();
+  if (lane < kPieceSlices) smem.k_released[stage][kFirstSlice + lane].arrive();
+  ptx::warpgroup_wait<0>();
+  if (lane < kPieceSlices) smem.k_released[stage][kFirstSlice + kPieceSlices + lane].arrive();
+}
+
+// One row's columns of this thread; h: which of its two rows.
+template <class To>
+__device__ __forceinline__ void store_row(To* to, const Accumulators& o, int h, float factor) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int piece = 0; piece < kPieces; ++piece) {
+#pragma unroll
+    for (int i = 0; i < kPieceRegisters; i += 4) {
+      const int column = piece * kPieceColumns + tile::accumulator_column(lane, i);
+      const float a = o[piece][i + 2 * h] * factor, b = o[piece][i + 2 * h + 1] * factor;
+      if constexpr (sizeof(To) == 4) {
+        *reinterpret_cast<float2*>(to + column) = make_float2(a, b);
+      } else {
+        *reinterpret_cast<std::uint32_t*>(to + column) = pack<To>(a, b);
+      }
+    }
+  }
+}
+
+template <class Element, Side S>
+__device__ __forceinline__ void write_tile(const DecodeParams& params, const TileRecord& tile, const Accumulators& o,
+                                           const float (&inverse_sum)[2]) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  constexpr int kFirstColumn = static_cast<int>(S) * kSideSlices * tile::kSliceColumns;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int row = tile::accumulator_row(warp, lane, 2 * h);
+    if (row >= tile.num_rows) continue;
+    if (tile.slot >= 0) {
+      const std::int64_t partial_row =
+          static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row;
+      store_row(params.partial_out + partial_row * kLatentDim + kFirstColumn, o, h, inverse_sum[h]);
+    } else {
+      store_row(static_cast<Element*>(params.out.data) + row_offset(params.out, params.work, tile, row) + kFirstColumn,
+                o, h, inverse_sum[h]);
+    }
+  }
+}
+
+template <class Element, Side S>
+__device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParams& params) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  TileReader tiles;
+  std::uint32_t blocks = 0, finished = 0;
+  while (const TileRecord* tile = tiles.next(smem)) {
+    const int begin = tile->block_begin, end = tile->block_end, length = tile->length;
+    Accumulators o;
+#pragma unroll
+    for (int piece = 0; piece < kPieces; ++piece) {
+#pragma unroll
+      for (float& x : o[piece]) x = 0.f;
+    }
+#pragma unroll 1
+    for (int block = begin; block < end; ++block, ++blocks) {
+      const int stage = blocks % kStages;
+      smem.p_published.wait(blocks & 1);
+      std::uint32_t p[kBlockSteps][4];
+      fetch_probabilities(smem, p);
+      rescale(smem, o);
+      __syncwarp();
+      if (lane == 0) smem.p_fetched.arrive();
+      const int valid_rows = length - block * kBlockTokens;
+      if (valid_rows < kBlockTokens) zero_rows_from<S>(smem, stage, max_of(valid_rows, 0));
+      if (S == Side::right && block + 1 < end) smem.scores_done.wait((blocks + 1) & 1);
+      multiply_values<Element, S>(smem, p, stage, o);
+    }
+    smem.sums_published.wait(finished++ & 1);
+    const float inverse_sum[2] = {smem.inverse_sum[tile::accumulator_row(warp, lane, 0)],
+                                  smem.inverse_sum[tile::accumulator_row(warp, lane, 2)]};
+    __syncwarp();
+    if (lane == 0) smem.sums_fetched.arrive();
+    write_tile<Element, S>(params, *tile, o, inverse_sum);
+    tiles.finish(smem);
+  }
+}
+
+}  // namespace flash_mla::sm90
