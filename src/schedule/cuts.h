@@ -69,8 +69,7 @@ struct Cut {
   FLASH_MLA_HOST_DEVICE bool inside_unit() const { return block > 0; }
 };
 
-enum class CutRule : std::int32_t { pieces = 0, whole = 1, snapped = 2, fine = 3 };
-inline constexpr std::int32_t kNumCutRules = 4;
+enum class CutRule : std::int32_t { whole, pieces, fine };
 
 // What one pass over the requests gathers.
 struct WorkTotals {
@@ -122,16 +121,12 @@ FLASH_MLA_HOST_DEVICE Cut cut_after_unit(const Work& work, const CostModel& cost
 
 // Moves the cut to where the rule wants it. Cuts of one rule never pass each other.
 FLASH_MLA_HOST_DEVICE Cut settle(const Work& work, const CostModel& cost, const CutPoint& at, CutRule rule) {
-  const std::int32_t front = at.block, back = at.unit.blocks - at.block;
   if (rule == CutRule::whole) {
     const bool nearer_to_end = 2 * at.unit.offset >= cost.tile(at.unit.blocks);
     return nearer_to_end ? cut_after_unit(work, cost, at) : cut_before_unit(at);
   }
-  if (front == 0) return cut_before_unit(at);
-  if (rule == CutRule::snapped && std::int64_t{min_of(front, back)} * cost.per_block <= cost.fixed) {
-    return front <= back ? cut_before_unit(at) : cut_after_unit(work, cost, at);
-  }
-  return {at.request, at.unit.sub, front, at.unit_cost_before + cost.tile(front)};
+  if (at.block == 0) return cut_before_unit(at);
+  return {at.request, at.unit.sub, at.block, at.unit_cost_before + cost.tile(at.block)};
 }
 
 // The cut before piece `index` when units are cut into equal pieces; its cost is not filled in.

@@ -102,7 +102,6 @@ void decide(Step* step) {
     step->piece = uncut_time <= shortest_time ? uncut : shortest;
     propose(CutRule::pieces, min_of(uncut_time, shortest_time));
   }
-  propose(CutRule::snapped, time_of(*step, CutRule::snapped));
   propose(CutRule::fine, time_of(*step, CutRule::fine));
 }
 

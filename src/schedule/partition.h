@@ -1,12 +1,16 @@
 // make_schedule: cuts the units of a step into parts of nearly equal modelled time (cost.h).
 //
-// Four rules propose cuts; the one with the least modelled time is taken, on a tie the one that cuts less:
-//   pieces   at most one unit, or one of the equal pieces of a unit, per part; the piece length is the least for which
-//            all pieces find a part. For a machine that has more parts than there are units.
-//   whole    parts of equal cost, p * total / num_parts, moved to the nearest unit boundary
-//   snapped  the same, moved to a unit boundary only where the piece cut off is shorter than its fixed cost
-//   fine     the same, moved down to the nearest block boundary
-// `fine` alone keeps every part within total / num_parts + fixed + per_block (+ one merge), hence so does the winner.
+// Three rules propose cuts; the one with the least modelled time is taken, on a tie the first:
+//   whole    parts of equal cost, p * total / num_parts, each cut moved to the nearer end of its unit
+//   pieces   at most one unit, or one of the equal pieces of a unit, per part: the least piece length for which all
+//            pieces find a part, or no cut at all if merging costs more than that saves. For a machine that has at
+//            least as many parts as there are units: a request of 8 blocks goes to 8 parts, 264 blocks to 132 parts of
+//            two.
+//   fine     parts of equal cost, each cut moved down to a block boundary, never into the fixed cost of a unit
+// A part between two cuts of `fine` takes at most total / num_parts + fixed + per_block: a cut moves down by less than
+// one block if it stays inside a unit, whose fixed cost is then paid twice, and else by less than fixed + per_block. So
+// the step takes at most that and one merge. (Moving cuts of `fine` to unit boundaries when they leave less than a
+// fixed cost on one side, and shares rounded up to blocks, were tried on trace-like lengths: never better.)
 // Parts that get nothing come last. All arithmetic is on integers, so host and device agree bit for bit.
 #pragma once
 

@@ -75,7 +75,7 @@ class TileCursor {
   FLASH_MLA_HOST_DEVICE bool past_end() const {
     if (request_ != end_.request) return request_ > end_.request;
     if (sub_ != end_.sub) return sub_ > end_.sub;
-    return end_.block <= (at_head() ? begin_.block : 0);
+    return end_.block == 0;
   }
 
   // The unit that an earlier part began.

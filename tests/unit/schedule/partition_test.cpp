@@ -236,6 +236,27 @@ TEST(Partition, NothingIsCutWhereMergingCostsMoreThanItSaves) {
   EXPECT_GT(make(full.work(), full.cost, 132).header().num_slots, 0) << "two rounds for eight requests would be silly";
 }
 
+TEST(Partition, WithoutCutsTheLongestUnitDecides) {
+  std::mt19937 random(12);
+  for (int round = 0; round < 200; ++round) {
+    Step step = draw_step(random, 1 + random() % 130);
+    step.queries.clear(), step.seqlen_q = 1, step.heads_per_kv = 16, step.num_heads_kv = 1;
+    step.cost.merge = 1 << 30;
+    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)));
+    const std::int32_t longest = *std::max_element(step.lengths.begin(), step.lengths.end());
+    ASSERT_EQ(times.longest, step.cost.tile((longest + 63) / 64)) << describe(step, 132);
+  }
+}
+
+TEST(Partition, EqualUnitsThatAreNotWorthCuttingAreDealtEvenly) {
+  for (std::int32_t batch : {133, 150, 263, 264, 265, 300, 1000}) {
+    Step step{.lengths = std::vector<std::int32_t>(batch, 500), .queries = {}};
+    step.cost.merge = 100000;
+    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)));
+    EXPECT_EQ(times.longest, (batch + 131) / 132 * step.cost.tile(8)) << batch;
+  }
+}
+
 TEST(Partition, LengthsHashSeesEveryLengthAndItsPlace) {
   Step step{.lengths = {10, 20, 30}, .queries = {1, 2, 3}};
   const std::int32_t hash = lengths_hash(step.work());
