@@ -50,7 +50,7 @@ Result<Plan> make_plan(const PlanConfig& config, const Backend& backend) noexcep
   FLASH_MLA_RETURN_IF_ERROR(check_tuning(*tuning));
   FLASH_MLA_RETURN_IF_ERROR(check_units(bounds, tuning->rows_per_unit));
 
-  const ScheduleLayout schedule{tuning->num_parts, bounds.max_batch};
+  const ScheduleLayout schedule{tuning->num_parts};
   const ScratchLayout scratch{tuning->num_parts, tuning->rows_per_unit};
   Plan plan;
   PlanAccess::config(plan) = bounds;

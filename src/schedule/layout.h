@@ -1,6 +1,6 @@
 // Where things lie in the caller's two memories, and the hashes by which decode recognises a schedule.
 //
-//   schedule memory:  header | parts[num_parts + 1] | num_splits[max_batch + 1]
+//   schedule memory:  header | parts[num_parts + 1]
 //   scratch:          partial_out f32 [2 * num_parts, rows_per_unit, 512] | partial_lse f32 [2 * num_parts,
 //   rows_per_unit]
 //                     | counters i32 [num_parts], one per cut unit, index = its first part
@@ -23,14 +23,10 @@ inline constexpr std::int64_t kRegionAlignmentBytes = 128;
 
 struct ScheduleLayout {
   std::int32_t num_parts = 0;
-  std::int32_t max_batch = 0;
 
   FLASH_MLA_HOST_DEVICE static constexpr std::int64_t parts_offset_bytes() { return sizeof(ScheduleHeader); }
-  FLASH_MLA_HOST_DEVICE constexpr std::int64_t num_splits_offset_bytes() const {
-    return parts_offset_bytes() + (num_parts + std::int64_t{1}) * static_cast<std::int64_t>(sizeof(PartRecord));
-  }
   FLASH_MLA_HOST_DEVICE constexpr std::int64_t total_bytes() const {
-    return round_up(num_splits_offset_bytes() + (max_batch + std::int64_t{1}) * 4, kRegionAlignmentBytes);
+    return parts_offset_bytes() + (num_parts + std::int64_t{1}) * static_cast<std::int64_t>(sizeof(PartRecord));
   }
 
   FLASH_MLA_HOST_DEVICE static ScheduleHeader* header(void* memory) { return static_cast<ScheduleHeader*>(memory); }
@@ -42,12 +38,6 @@ struct ScheduleLayout {
   }
   FLASH_MLA_HOST_DEVICE static const PartRecord* parts(const void* memory) {
     return reinterpret_cast<const PartRecord*>(static_cast<const char*>(memory) + parts_offset_bytes());
-  }
-  FLASH_MLA_HOST_DEVICE std::int32_t* num_splits(void* memory) const {
-    return reinterpret_cast<std::int32_t*>(static_cast<char*>(memory) + num_splits_offset_bytes());
-  }
-  FLASH_MLA_HOST_DEVICE const std::int32_t* num_splits(const void* memory) const {
-    return reinterpret_cast<const std::int32_t*>(static_cast<const char*>(memory) + num_splits_offset_bytes());
   }
 };
 

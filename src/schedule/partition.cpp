@@ -3,7 +3,7 @@
 //   survey     totals and the prefix sums of modelled time
 //   decide     the rule whose cuts give the least modelled time
 //   cut        parts[p] = position of the p-th cut; parts without work last
-//   number     slots of the units that were cut, the parts that share them, splits of each request
+//   number     slots of the units that were cut, the parts that share them
 #include "schedule/partition.h"
 
 #include "schedule/cuts.h"
@@ -126,7 +126,7 @@ std::int32_t cut_shares(const Step& step, PartRecord* parts) {
   return used;
 }
 
-void number(const Step& step, std::int32_t used, PartRecord* parts, std::int32_t* num_splits, ScheduleHeader* header) {
+void number(const Step& step, std::int32_t used, PartRecord* parts, ScheduleHeader* header) {
   const Work& work = step.work;
   for (std::int32_t part = used; part <= step.num_parts; ++part) parts[part] = record_at(end_cut(work, 0));
   std::int32_t slots = 0;
@@ -134,22 +134,13 @@ void number(const Step& step, std::int32_t used, PartRecord* parts, std::int32_t
     number_part(parts, part, used, slots);
     slots += part < step.num_parts ? partials_of(parts, part) : 0;
   }
-  std::int32_t splits = 0, part = 1;
-  for (std::int32_t r = 0; r < work.batch; ++r) {
-    num_splits[r] = splits;
-    splits += work.subs(r);
-    for (; part < used && parts[part].request == r; ++part) splits += parts[part].block > 0 ? 1 : 0;
-  }
-  num_splits[work.batch] = splits;
   *header = make_header(work, step.totals, step.num_parts, slots);
 }
 
 }  // namespace
 
-void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_parts, std::int32_t max_batch,
-                   void* schedule_memory) {
-  const ScheduleLayout layout{num_parts, max_batch};
-  PartRecord* parts = layout.parts(schedule_memory);
+void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_parts, void* schedule_memory) {
+  PartRecord* parts = ScheduleLayout::parts(schedule_memory);
   Step step{.work = work, .cost = sanitized(cost), .num_parts = num_parts};
   survey(&step);
   std::int32_t used = 0;
@@ -157,7 +148,7 @@ void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_par
     decide(&step);
     used = step.rule == CutRule::pieces ? cut_pieces(&step, parts) : cut_shares(step, parts);
   }
-  number(step, used, parts, layout.num_splits(schedule_memory), layout.header(schedule_memory));
+  number(step, used, parts, ScheduleLayout::header(schedule_memory));
 }
 
 }  // namespace flash_mla

@@ -21,9 +21,8 @@
 
 namespace flash_mla {
 
-// Writes the schedule of `work` to memory laid out as ScheduleLayout{num_parts, max_batch}. num_parts >= 1,
-// 0 <= work.batch <= max_batch. Allocates nothing; thread-safe for distinct memories.
-void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_parts, std::int32_t max_batch,
-                   void* schedule_memory);
+// Writes the schedule of `work` to memory laid out as ScheduleLayout{num_parts}; num_parts >= 1. Allocates nothing;
+// thread-safe for distinct memories.
+void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_parts, void* schedule_memory);
 
 }  // namespace flash_mla

@@ -1,11 +1,10 @@
-// What schedule writes and decode reads: 32-byte records of int32, then the splits of each request.
+// What schedule writes and decode reads: records of 32 bytes.
 //
-//   header | part 0 | ... | part num_parts - 1 | end | num_splits[batch + 1]
+//   header | part 0 | ... | part num_parts - 1 | end
 //
 // Part p owns the work from its own record's position up to that of the next record; the `end` record stands at request
 // `batch`. A unit that a part boundary cuts gives one partial per part that touches it; partials ("slots") are numbered
-// densely in part order, hence in split order within a unit. num_splits is the running count of splits (a unit that is
-// not cut counts 1) over requests, from 0.
+// densely in part order, hence in split order within a unit. Nothing here grows with the batch.
 #pragma once
 
 #include <cstdint>

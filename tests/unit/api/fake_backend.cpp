@@ -29,7 +29,7 @@ Status FakeBackend::schedule(const Plan& plan, const BatchView& batch, void* mem
                   .rows_per_unit = plan.rows_per_unit(),
                   .causal = config.causal};
   const CostModel cost{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan)};
-  make_schedule(work, cost, plan.num_parts(), config.max_batch, memory);
+  make_schedule(work, cost, plan.num_parts(), memory);
   return {};
 }
 

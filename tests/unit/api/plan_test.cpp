@@ -80,7 +80,7 @@ TEST(Plan, HoldsBoundsTuningAndSizes) {
   EXPECT_EQ(made->rows_per_unit(), 64);
   EXPECT_EQ(made->backend(), &backend);
   EXPECT_EQ(PlanAccess::cost_fixed(*made), 4);
-  EXPECT_EQ(made->schedule_bytes(), (ScheduleLayout{3, 8}.total_bytes()));
+  EXPECT_EQ(made->schedule_bytes(), (ScheduleLayout{3}.total_bytes()));
   EXPECT_EQ(made->scratch_bytes(), (ScratchLayout{3, 64}.total_bytes()) + 1000);
   EXPECT_EQ(Plan().schedule_bytes(), 0);
 }

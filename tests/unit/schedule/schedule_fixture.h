@@ -48,26 +48,19 @@ struct Step {
 struct Schedule {
   std::vector<char> memory;
   std::int32_t num_parts = 0;
-  std::int32_t max_batch = 0;
 
   const ScheduleHeader& header() const { return *ScheduleLayout::header(static_cast<const void*>(memory.data())); }
   const PartRecord* parts() const { return ScheduleLayout::parts(static_cast<const void*>(memory.data())); }
-  const std::int32_t* num_splits() const {
-    return ScheduleLayout{num_parts, max_batch}.num_splits(static_cast<const void*>(memory.data()));
-  }
 };
 
-// Only the bytes that a schedule of work.batch requests has; beyond them nothing may be written.
 inline Schedule make(const Work& work, const CostModel& cost, std::int32_t num_parts, char fill = 0x55) {
-  Schedule schedule{{}, num_parts, work.batch + 5};
-  const ScheduleLayout layout{num_parts, schedule.max_batch};
-  const std::int64_t written_bytes = layout.num_splits_offset_bytes() + (work.batch + 1) * 4;
-  schedule.memory.assign(layout.total_bytes(), fill);
-  make_schedule(work, cost, num_parts, schedule.max_batch, schedule.memory.data());
-  for (std::size_t i = written_bytes; i < schedule.memory.size(); ++i) {
-    EXPECT_EQ(schedule.memory[i], fill) << "byte " << i << " is not the schedule's";
+  constexpr int kGuardBytes = 64;
+  Schedule schedule{std::vector<char>(ScheduleLayout{num_parts}.total_bytes() + kGuardBytes, fill), num_parts};
+  make_schedule(work, cost, num_parts, schedule.memory.data());
+  for (int i = 0; i < kGuardBytes; ++i) {
+    EXPECT_EQ(schedule.memory.back(), fill) << "written behind the schedule";
+    schedule.memory.pop_back();
   }
-  schedule.memory.resize(written_bytes);
   return schedule;
 }
 
