@@ -3,6 +3,7 @@ include(cmake/Require.cmake)
 
 flash_mla_require(OpenMP g++ COMPONENTS CXX)
 flash_mla_require(Threads libc6-dev)
+flash_mla_require(OpenCL ocl-icd-opencl-dev)  # Debian's oneDNN is built with it and asks for it
 flash_mla_require(dnnl libdnnl-dev)
 flash_mla_require(hwy libhwy-dev)
 if(FLASH_MLA_BUILD_TOOLS)

@@ -2,7 +2,7 @@
 # Installs what the build and the tests need and this machine lacks, with apt; quick when nothing is missing.
 set -eu
 
-packages="cmake ninja-build g++ libdnnl-dev libhwy-dev libcli11-dev libfmt-dev nlohmann-json3-dev
+packages="cmake ninja-build g++ libdnnl-dev ocl-icd-opencl-dev libhwy-dev libcli11-dev libfmt-dev nlohmann-json3-dev
           libgtest-dev libbenchmark-dev clang-format python3"
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
