@@ -1,0 +1,17 @@
+// merge() of the public API on the CPU, and what writes into caches: append and copy_pages. Rows, tokens and pages are
+// dealt over OpenMP threads.
+#pragma once
+
+#include "core/problem.h"
+
+namespace flash_mla::cpu {
+
+// Step 8 of docs/algorithm.md over shards: lse = ln sum_i exp(lse_i), out = sum_i exp(lse_i - lse) * out_i.
+void merge_shards(const MergeProblem& problem);
+
+// Step 9: writes each token into its slot; negative slots are skipped, and so are those past the end.
+void append(const AppendProblem& problem);
+
+void copy_pages(const CopyPagesProblem& problem);
+
+}  // namespace flash_mla::cpu

@@ -1,0 +1,93 @@
+#include "cpu/worker.h"
+
+#include <algorithm>
+
+#include "core/mask.h"
+#include "core/online_softmax.h"
+#include "cpu/load.h"
+#include "cpu/problem_access.h"
+#include "cpu/rows.h"
+#include "cpu/softmax.h"
+
+namespace flash_mla::cpu {
+
+Worker::Worker(const DecodeProblem& problem, const Work& work, ComputeType type, const Workspace& workspace,
+               const Partials& partials)
+    : problem_(problem), work_(work), type_(type), workspace_(workspace), partials_(partials), stream_(cpu_engine()) {}
+
+std::optional<Tile> Worker::run_part(const ScheduleHeader& header, const PartRecord* parts, std::int32_t part) {
+  std::optional<Tile> begun;
+  TileCursor cursor(work_, header, parts, part);
+  for (Tile tile; cursor.next(&tile);) {
+    run_tile(tile);
+    if (!tile.whole() && tile.first_part == part) begun = tile;
+  }
+  return begun;
+}
+
+void Worker::run_tile(const Tile& tile) {
+  if (tile.block_begin >= tile.block_end) return write_empty_tile(problem_, work_, tile, partials_);
+  begin_tile(tile);
+  for (std::int32_t block = tile.block_begin; block < tile.block_end; block += kMaxChunkBlocks) {
+    run_chunk(tile, block, min_of(kMaxChunkBlocks, tile.block_end - block));
+  }
+  write_tile(problem_, work_, tile, workspace_.state, workspace_.buffers.out, partials_);
+}
+
+void Worker::begin_tile(const Tile& tile) {
+  rows_ = round_up(static_cast<int>(tile.num_rows), kRowGranule);
+  load_queries(problem_, work_, tile, type_, rows_, workspace_.buffers.queries);
+  products(min_of(kMaxChunkBlocks, tile.block_end - tile.block_begin)).pack_queries(stream_);
+  std::fill_n(workspace_.buffers.out, std::int64_t{rows_} * kLatentDim, 0.0f);
+  std::fill_n(workspace_.state.max, rows_, kNegativeInfinity);
+  std::fill_n(workspace_.state.sum, rows_, 0.0f);
+  for (std::int32_t i = 0; i < rows_; ++i) {  // padded rows see what the last one sees
+    const std::int32_t row = tile.first_row + min_of(i, tile.num_rows - 1);
+    workspace_.visible[i] = max_of(work_.visible(tile.request, row / work_.heads_per_kv), 0);
+  }
+}
+
+void Worker::run_chunk(const Tile& tile, std::int32_t first_block, int blocks) {
+  const std::int32_t first_token = first_block * kBlockTokens, tokens = blocks * kBlockTokens;
+  const std::int32_t end = min_of(first_token + tokens, work_.length(tile.request));
+  const ProductBuffers& buffers = workspace_.buffers;
+  BoundProducts& product = products(blocks);
+
+  load_tokens(problem_, tile, {first_token, end, tokens}, type_, buffers.tokens);
+  if (product.values_layout() == ValuesLayout::paired_panels) {
+    pair_tokens(static_cast<const std::uint16_t*>(buffers.tokens), tokens / 2,
+                static_cast<std::uint16_t*>(buffers.values), std::int64_t{tokens} * kBlockTokens);
+  }
+  product.scores(stream_);
+
+  for (int i = 0; i < rows_; ++i) {
+    workspace_.visible_in_chunk[i] = min_of(max_of(workspace_.visible[i] - first_token, 0), tokens);
+  }
+  const ScoreChunk chunk{.scores = buffers.scores,
+                         .weights = buffers.weights,
+                         .visible = workspace_.visible_in_chunk,
+                         .rows = rows_,
+                         .tokens = tokens,
+                         .scale_log2e = problem_.softmax_scale * kLog2e};
+  if (softmax(chunk, type_, workspace_.state)) rescale_out(tile);
+  product.values(stream_);
+}
+
+void Worker::rescale_out(const Tile& tile) {
+  for (std::int32_t i = 0; i < tile.num_rows; ++i) {
+    const float factor = workspace_.state.factor[i];
+    if (factor != 1.0f) scale_row(workspace_.buffers.out + std::int64_t{i} * kLatentDim, factor, kLatentDim);
+  }
+}
+
+BoundProducts& Worker::products(int blocks) {
+  if (bound_rows_ != rows_) {
+    for (auto& bound : bound_) bound.reset();
+    bound_rows_ = rows_;
+  }
+  std::optional<BoundProducts>& bound = bound_[blocks - 1];
+  if (!bound) bound.emplace(tile_products({type_, rows_, blocks}), workspace_.buffers);
+  return *bound;
+}
+
+}  // namespace flash_mla::cpu
