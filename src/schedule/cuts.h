@@ -7,6 +7,7 @@
 #include "core/host_device.h"
 #include "core/int_math.h"
 #include "schedule/cost.h"
+#include "schedule/layout.h"
 #include "schedule/records.h"
 #include "schedule/request_units.h"
 #include "schedule/work.h"
@@ -28,7 +29,7 @@ struct BlockWeight {
   FLASH_MLA_HOST_DEVICE std::int64_t operator()(std::int32_t blocks) const { return blocks; }
 };
 
-// Weight of all requests before each chunk of `chunk` requests; before[num_chunks] is the total.
+// Weight of all requests before each chunk of chunk_of(batch) requests; before[chunks_of(batch)] is the total.
 struct WeightTable {
   static constexpr std::int32_t kMaxChunks = 1024;
 
@@ -37,12 +38,13 @@ struct WeightTable {
   FLASH_MLA_HOST_DEVICE static std::int32_t chunk_of(std::int32_t batch) {
     return max_of(ceil_div(batch, kMaxChunks), 1);
   }
+  FLASH_MLA_HOST_DEVICE static std::int32_t chunks_of(std::int32_t batch) { return ceil_div(batch, chunk_of(batch)); }
 
   // The unit at 0 <= offset < total.
   template <class Weight>
   FLASH_MLA_HOST_DEVICE UnitAt find(const Work& work, Weight weight, std::int64_t offset, std::int32_t* request) const {
     const std::int32_t chunk = chunk_of(work.batch);
-    std::int32_t low = 0, high = ceil_div(work.batch, chunk);  // before[low] <= offset < before[high]
+    std::int32_t low = 0, high = chunks_of(work.batch);  // before[low] <= offset < before[high]
     while (high - low > 1) {
       const std::int32_t middle = (low + high) / 2;
       (before[middle] <= offset ? low : high) = middle;
@@ -78,7 +80,19 @@ struct WorkTotals {
   std::int64_t blocks = 0;
   std::int32_t max_blocks = 0;  // of one unit
   std::uint32_t lengths_hash = 0;
+
+  FLASH_MLA_HOST_DEVICE void add(const WorkTotals& other) {
+    cost += other.cost, units += other.units, blocks += other.blocks;
+    max_blocks = max_of(max_blocks, other.max_blocks);
+    lengths_hash += other.lengths_hash;
+  }
 };
+
+FLASH_MLA_HOST_DEVICE WorkTotals totals_of(const Work& work, const CostModel& cost, std::int32_t request) {
+  const RequestUnits units(work, request);
+  return {units.total(CostWeight{cost}), units.count(), units.total(BlockWeight{}), units.max_blocks(),
+          lengths_hash_of_request(work, request)};
+}
 
 // Constants may come from outside: keep the promises of cost.h.
 FLASH_MLA_HOST_DEVICE CostModel sanitized(const CostModel& cost) {
@@ -129,6 +143,14 @@ FLASH_MLA_HOST_DEVICE Cut settle(const Work& work, const CostModel& cost, const 
   return {at.request, at.unit.sub, at.block, at.unit_cost_before + cost.tile(at.block)};
 }
 
+// The cut before `part` of num_parts equal shares.
+FLASH_MLA_HOST_DEVICE Cut cut_before_share(const Work& work, const CostModel& cost, const WeightTable& costs,
+                                           std::int64_t total_cost, std::int32_t part, std::int32_t num_parts,
+                                           CutRule rule) {
+  if (part >= num_parts) return end_cut(work, total_cost);
+  return settle(work, cost, find_cut_point(work, cost, costs, share_before(total_cost, part, num_parts)), rule);
+}
+
 // The cut before piece `index` when units are cut into equal pieces; its cost is not filled in.
 FLASH_MLA_HOST_DEVICE Cut cut_before_piece(const Work& work, PieceWeight weight, const WeightTable& pieces,
                                            std::int64_t index) {
@@ -160,6 +182,29 @@ FLASH_MLA_HOST_DEVICE std::int32_t greatest_piece_blocks(const WorkTotals& total
 FLASH_MLA_HOST_DEVICE std::int64_t pieces_time(const CostModel& cost, const WorkTotals& totals,
                                                std::int32_t piece_blocks) {
   return cost.tile(min_of(piece_blocks, totals.max_blocks)) + (piece_blocks < totals.max_blocks ? cost.merge : 0);
+}
+
+struct CutDecision {
+  CutRule rule = CutRule::whole;
+  PieceWeight piece = {};  // for CutRule::pieces
+};
+
+// The rule with the least modelled time, given that of `whole` and `fine` and, where there are no more units than
+// parts, the shortest possible pieces.
+FLASH_MLA_HOST_DEVICE CutDecision decide(const CostModel& cost, const WorkTotals& totals, std::int32_t num_parts,
+                                         std::int64_t whole_time, std::int64_t fine_time, PieceWeight shortest) {
+  CutDecision decision;
+  std::int64_t best = whole_time;
+  if (totals.units <= num_parts) {
+    const PieceWeight uncut{max_of(totals.max_blocks, 1)};
+    const std::int64_t uncut_time = pieces_time(cost, totals, uncut.piece_blocks);
+    const std::int64_t shortest_time = pieces_time(cost, totals, shortest.piece_blocks);
+    decision.piece = uncut_time <= shortest_time ? uncut : shortest;
+    const std::int64_t time = min_of(uncut_time, shortest_time);
+    if (time < best) best = time, decision.rule = CutRule::pieces;
+  }
+  if (fine_time < best) decision.rule = CutRule::fine;
+  return decision;
 }
 
 }  // namespace flash_mla

@@ -20,40 +20,31 @@ struct Step {
   WorkTotals totals = {};
   WeightTable costs = {};
   WeightTable pieces = {};  // only for CutRule::pieces
-  CutRule rule = CutRule::fine;
-  PieceWeight piece = {};
+  CutDecision decision = {};
 };
 
 template <class Weight>
-void fill(const Work& work, Weight weight, WeightTable* table) {
-  const std::int32_t chunk = WeightTable::chunk_of(work.batch), num_chunks = ceil_div(work.batch, chunk);
+std::int64_t total_of(const Work& work, Weight weight, std::int32_t begin, std::int32_t end) {
+  std::int64_t sum = 0;
+  for (std::int32_t r = begin; r < end; ++r) sum += RequestUnits(work, r).total(weight);
+  return sum;
+}
+
+// Returns the total.
+template <class Weight>
+std::int64_t fill(const Work& work, Weight weight, WeightTable* table) {
+  const std::int32_t chunk = WeightTable::chunk_of(work.batch), num_chunks = WeightTable::chunks_of(work.batch);
   std::int64_t sum = 0;
   for (std::int32_t i = 0; i < num_chunks; ++i) {
     table->before[i] = sum;
-    const std::int32_t end = min_of((i + 1) * chunk, work.batch);
-    for (std::int32_t r = i * chunk; r < end; ++r) sum += RequestUnits(work, r).total(weight);
+    sum += total_of(work, weight, i * chunk, min_of((i + 1) * chunk, work.batch));
   }
-  table->before[num_chunks] = sum;
+  return table->before[num_chunks] = sum;
 }
 
 void survey(Step* step) {
-  const Work& work = step->work;
-  WorkTotals& totals = step->totals;
-  for (std::int32_t r = 0; r < work.batch; ++r) {
-    const RequestUnits units(work, r);
-    totals.units += units.count();
-    totals.blocks += units.total(BlockWeight{});
-    totals.max_blocks = max_of(totals.max_blocks, units.max_blocks());
-  }
-  totals.lengths_hash = static_cast<std::uint32_t>(lengths_hash(work));
-  fill(work, CostWeight{step->cost}, &step->costs);
-  totals.cost = step->costs.before[ceil_div(work.batch, WeightTable::chunk_of(work.batch))];
-}
-
-std::int64_t count_pieces(const Work& work, PieceWeight weight) {
-  std::int64_t pieces = 0;
-  for (std::int32_t r = 0; r < work.batch; ++r) pieces += RequestUnits(work, r).total(weight);
-  return pieces;
+  for (std::int32_t r = 0; r < step->work.batch; ++r) step->totals.add(totals_of(step->work, step->cost, r));
+  fill(step->work, CostWeight{step->cost}, &step->costs);
 }
 
 // The least piece length for which every piece finds a part.
@@ -62,7 +53,7 @@ PieceWeight shortest_pieces(const Step& step) {
   std::int32_t high = greatest_piece_blocks(step.totals, step.num_parts);
   while (low < high) {
     const std::int32_t middle = low + (high - low) / 2;
-    if (count_pieces(step.work, {middle}) <= step.num_parts) {
+    if (total_of(step.work, PieceWeight{middle}, 0, step.work.batch) <= step.num_parts) {
       high = middle;
     } else {
       low = middle + 1;
@@ -72,9 +63,7 @@ PieceWeight shortest_pieces(const Step& step) {
 }
 
 Cut cut_at(const Step& step, std::int32_t part, CutRule rule) {
-  if (part >= step.num_parts) return end_cut(step.work, step.totals.cost);
-  const std::int64_t target = share_before(step.totals.cost, part, step.num_parts);
-  return settle(step.work, step.cost, find_cut_point(step.work, step.cost, step.costs, target), rule);
+  return cut_before_share(step.work, step.cost, step.costs, step.totals.cost, part, step.num_parts, rule);
 }
 
 std::int64_t time_of(const Step& step, CutRule rule) {
@@ -90,36 +79,20 @@ std::int64_t time_of(const Step& step, CutRule rule) {
   return longest + (any_cut ? step.cost.merge : 0);
 }
 
-void decide(Step* step) {
-  std::int64_t best = time_of(*step, step->rule = CutRule::whole);
-  const auto propose = [&](CutRule rule, std::int64_t time) {
-    if (time < best) best = time, step->rule = rule;
-  };
-  if (step->totals.units <= step->num_parts) {
-    const PieceWeight uncut{max_of(step->totals.max_blocks, 1)}, shortest = shortest_pieces(*step);
-    const std::int64_t uncut_time = pieces_time(step->cost, step->totals, uncut.piece_blocks);
-    const std::int64_t shortest_time = pieces_time(step->cost, step->totals, shortest.piece_blocks);
-    step->piece = uncut_time <= shortest_time ? uncut : shortest;
-    propose(CutRule::pieces, min_of(uncut_time, shortest_time));
-  }
-  propose(CutRule::fine, time_of(*step, CutRule::fine));
-}
-
 // Writes the positions of all parts that get work, in order; returns how many these are.
 std::int32_t cut_pieces(Step* step, PartRecord* parts) {
-  fill(step->work, step->piece, &step->pieces);
-  const std::int64_t count = step->pieces.before[ceil_div(step->work.batch, WeightTable::chunk_of(step->work.batch))];
+  const std::int64_t count = fill(step->work, step->decision.piece, &step->pieces);
   for (std::int32_t i = 0; i < count; ++i) {
-    parts[i] = record_at(cut_before_piece(step->work, step->piece, step->pieces, i));
+    parts[i] = record_at(cut_before_piece(step->work, step->decision.piece, step->pieces, i));
   }
   return static_cast<std::int32_t>(count);
 }
 
 std::int32_t cut_shares(const Step& step, PartRecord* parts) {
   std::int32_t used = 0;
-  Cut begin = cut_at(step, 0, step.rule);
+  Cut begin = cut_at(step, 0, step.decision.rule);
   for (std::int32_t part = 0; part < step.num_parts; ++part) {
-    const Cut end = cut_at(step, part + 1, step.rule);
+    const Cut end = cut_at(step, part + 1, step.decision.rule);
     if (end.cost > begin.cost) parts[used++] = record_at(begin);
     begin = end;
   }
@@ -145,8 +118,10 @@ void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_par
   survey(&step);
   std::int32_t used = 0;
   if (step.totals.cost > 0) {
-    decide(&step);
-    used = step.rule == CutRule::pieces ? cut_pieces(&step, parts) : cut_shares(step, parts);
+    const PieceWeight shortest = step.totals.units <= num_parts ? shortest_pieces(step) : PieceWeight{};
+    step.decision = decide(step.cost, step.totals, num_parts, time_of(step, CutRule::whole),
+                           time_of(step, CutRule::fine), shortest);
+    used = step.decision.rule == CutRule::pieces ? cut_pieces(&step, parts) : cut_shares(step, parts);
   }
   number(step, used, parts, ScheduleLayout::header(schedule_memory));
 }
