@@ -8,34 +8,34 @@
 namespace flash_mla::tools {
 
 struct ChartSeries {
-  std::string name = {};
+  std::string name;
   int color = 1;  // --series-<color>
-  std::vector<double> values = {};
-  std::vector<double> lowest = {}, highest = {};  // a band around the line; may be empty
+  std::vector<double> values;
+  std::vector<double> lowest, highest;  // a band around the line; may be empty
   bool filled = false;                  // from the axis to the line
 };
 
 struct ChartLevel {
-  std::string name = {};
+  std::string name;
   double value = 0;
 };
 
 struct Chart {
-  std::string label = {};      // for those who cannot see it
-  std::string unit = {};       // of the y axis
-  std::vector<double> x = {};  // seconds, increasing
-  std::vector<ChartSeries> series = {};
-  std::vector<ChartLevel> levels = {};  // dashed horizontal lines
-  std::vector<double> marks = {};       // x of events, drawn under the axis
-  std::string mark_name = {};
+  std::string label;      // for those who cannot see it
+  std::string unit;       // of the y axis
+  std::vector<double> x;  // seconds, increasing
+  std::vector<ChartSeries> series;
+  std::vector<ChartLevel> levels;  // dashed horizontal lines
+  std::vector<double> marks;       // x of events, drawn under the axis
+  std::string mark_name;
 };
 
 std::string svg_line_chart(const Chart& chart);
 
 struct Bar {
-  std::string name = {};
+  std::string name;
   double value = 0;
-  std::string text = {};  // the value for people
+  std::string text;  // the value for people
   int color = 1;
 };
 
