@@ -239,11 +239,11 @@ int main() {
   PlainLayer plain(weights);
   struct Run {
     const char* name;
-    double allowed;  // a few roundings of q, cache and out: 2^-9 each in bf16, 2^-24 in fp32
+    double allowed;  // roundings of q, cache, weights and out (2^-9 each in bf16, 2^-24 in fp32), made larger by exp
     CompressedLayer layer;
     double error = 0;
   };
-  Run runs[] = {{"fp32", 1e-5, {weights, DType::f32}}, {"bf16", 2e-2, {weights, DType::bf16}}};
+  Run runs[] = {{"fp32", 2e-5, {weights, DType::f32}}, {"bf16", 3e-2, {weights, DType::bf16}}};
 
   std::vector<std::int64_t> lengths(kPrompts.size(), 0);
   for (int step = 0; step <= kSteps; ++step) {  // step 0 fills in the prompts
