@@ -18,7 +18,7 @@ cmake --install "$build" --prefix "$prefix"
 
 if [ "$kind" = shared ]; then
   library=$(find "$prefix" -name 'libflash_mla.so')
-  nm --dynamic --defined-only --demangle "$library" | cut -d' ' -f3- | sed 's/(.*//' | sort -u >"$work/exports.txt"
+  nm --dynamic --defined-only --demangle "$library" | cut -d' ' -f3- | sed 's/(.*//' | LC_ALL=C sort -u >"$work/exports.txt"
   diff "$source/tests/house/exports.txt" "$work/exports.txt"
 fi
 
