@@ -5,24 +5,14 @@ cd "$(dirname "$0")/.."
 
 scripts/build.sh release flash-mla
 
-folder=out/demo
+folder=$PWD/out/demo
 mkdir -p "$folder"
 cat <<'TEXT'
 
-A language model with Multi-head Latent Attention is served here, its attention part alone: requests with the context and
-answer lengths of a real service share one paged cache. Each step appends one token to every running request and decodes
-all of them in one batch. This takes about a minute.
+The attention of a language model (Multi-head Latent Attention, 128 heads, one layer) now serves requests whose lengths are
+those of a real chat service. Each step appends one token to every running request and decodes all of them as one batch.
+This takes about a minute.
 
 TEXT
 build/release/tools/flash-mla replay --verify 200 --json "$folder/replay.json" --html "$folder/replay.html" "$@"
-cat <<TEXT
-
-What this showed: requests of very different lengths were decoded in one batch without padding; the cache handed out pages
-as they grew and took them back when they finished; and sampled rows of the results were compared with a reference in
-double precision.
-
-The page with the pictures (batch size, pages in use against padded, step time):
-  file://$PWD/$folder/replay.html
-The figures as JSON:
-  $PWD/$folder/replay.json
-TEXT
+python3 scripts/demo_summary.py "$folder/replay.json" "$folder/replay.html"
