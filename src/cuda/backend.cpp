@@ -9,8 +9,10 @@
 
 #include "core/error.h"
 #include "core/int_math.h"
+#include "cuda/cache_ops/cache_ops.h"
 #include "cuda/combine/combine.h"
 #include "cuda/devices.h"
+#include "cuda/host_schedule.h"
 #include "cuda/runtime.h"
 #include "cuda/sm90/dense_decode/launch.h"
 #include "cuda/work_of.h"
@@ -75,7 +77,12 @@ class CudaBackend final : public Backend {
     return tuning;
   }
 
-  Status schedule(const Plan&, const BatchView&, void*, Stream) const noexcept override { return missing("schedule"); }
+  Status schedule(const Plan& plan, const BatchView& batch, void* schedule_memory,
+                  Stream stream) const noexcept override {
+    const DeviceGuard guard(plan.config().device.index);
+    FLASH_MLA_TRY(guard.status());
+    return schedule_on_host(plan, batch, schedule_memory, handle(stream));
+  }
 
   Status decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch,
                 Stream stream) const noexcept override {
@@ -88,8 +95,18 @@ class CudaBackend final : public Backend {
   }
 
   Status merge(const MergeProblem&, Device, Stream) const noexcept override { return missing("merge"); }
-  Status append(const AppendProblem&, Device, Stream) const noexcept override { return missing("append_kv"); }
-  Status copy_pages(const CopyPagesProblem&, Device, Stream) const noexcept override { return missing("copy_pages"); }
+
+  Status append(const AppendProblem& problem, Device device, Stream stream) const noexcept override {
+    const DeviceGuard guard(device.index);
+    FLASH_MLA_TRY(guard.status());
+    return launch_append(problem, handle(stream));
+  }
+
+  Status copy_pages(const CopyPagesProblem& problem, Device device, Stream stream) const noexcept override {
+    const DeviceGuard guard(device.index);
+    FLASH_MLA_TRY(guard.status());
+    return launch_copy_pages(problem, handle(stream));
+  }
 
   Result<void*> allocate(std::int64_t bytes, Device device) const noexcept override {
     FLASH_MLA_TRY(Devices::get().require(device.index));

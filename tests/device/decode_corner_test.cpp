@@ -1,0 +1,176 @@
+// Corners of decoding on the GPU: empty requests, extreme scores, NaN, row counts around 64, splits, repetition.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "device/device_step.h"
+#include "reference/float_format.h"
+
+namespace flash_mla::test {
+namespace {
+
+using reference::Problem;
+using reference::ProblemSpec;
+
+ProblemSpec small_spec() {
+  ProblemSpec spec;
+  spec.lengths = {300, 65, 1};
+  spec.num_heads_q = 16;
+  return spec;
+}
+
+// The one that everything else builds on: whole units, no mask inside a block.
+TEST(DecodeSanitize, OneBlock) {
+  ProblemSpec spec = small_spec();
+  spec.lengths = {64};
+  spec.num_heads_q = 64;
+  spec.num_parts = 1;
+  Problem problem(spec);
+  EXPECT_TRUE(runs_right(problem));
+}
+
+TEST(DecodeSanitize, SeveralBlocks) {
+  ProblemSpec spec = small_spec();
+  spec.lengths = {64 * 5};
+  spec.num_heads_q = 64;
+  spec.num_parts = 1;
+  Problem problem(spec);
+  EXPECT_TRUE(runs_right(problem));
+}
+
+TEST(DecodeSanitize, TailOfABlock) {
+  Problem problem(small_spec());
+  EXPECT_TRUE(runs_right(problem));
+}
+
+TEST(DecodeSanitize, Splits) {
+  ProblemSpec spec = small_spec();
+  spec.lengths = {1300, 20, 700};
+  spec.num_heads_q = 128;
+  spec.seqlen_q = 2;
+  spec.num_parts = 7;
+  Problem problem(spec);
+  EXPECT_TRUE(runs_right(problem));
+}
+
+TEST(DecodeSanitize, GatheredQueries) {  // 3 heads a kv head and 2 queries: no box
+  ProblemSpec spec = small_spec();
+  spec.num_heads_q = 9;
+  spec.num_heads_kv = 3;
+  spec.seqlen_q = 2;
+  Problem problem(spec);
+  EXPECT_TRUE(runs_right(problem));
+}
+
+TEST(DecodeSanitize, RaggedWithPadding) {
+  ProblemSpec spec = small_spec();
+  spec.ragged = true;
+  spec.queries = {3, 0, 2};
+  spec.padding_queries = 4;
+  spec.page_size = 16;
+  Problem problem(spec);
+  EXPECT_TRUE(runs_right(problem));
+}
+
+TEST(Decode, EmptyRequests) {
+  for (const std::vector<std::int32_t>& lengths :
+       {std::vector<std::int32_t>{0}, {0, 0, 0}, {0, 70, 0, 130, 0}, {70, 0, 0}}) {
+    for (const int parts : {0, 1, 3}) {
+      ProblemSpec spec = small_spec();
+      spec.lengths = lengths;
+      spec.num_parts = parts;
+      Problem problem(spec);
+      EXPECT_TRUE(runs_right(problem));
+    }
+  }
+}
+
+TEST(Decode, MoreQueriesThanTokens) {
+  ProblemSpec spec = small_spec();
+  spec.lengths = {3, 0, 1, 66};
+  spec.seqlen_q = 7;
+  Problem problem(spec);
+  EXPECT_TRUE(runs_right(problem));
+}
+
+TEST(Decode, ManyRows) {  // several bundles, the last partly filled
+  for (const int queries : {3, 5, 9}) {
+    ProblemSpec spec = small_spec();
+    spec.lengths = {200, 77};
+    spec.seqlen_q = queries;
+    spec.num_heads_q = 128;
+    Problem problem(spec);
+    EXPECT_TRUE(runs_right(problem, 200));
+  }
+}
+
+TEST(Decode, ExtremeScores) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const float q_scale : {1e-4f, 30.f, 1e3f}) {
+      ProblemSpec spec = small_spec();
+      spec.dtype = dtype;
+      spec.lengths = {1000, 130};
+      spec.q_scale = q_scale;
+      spec.num_parts = 3;
+      Problem problem(spec);
+      EXPECT_TRUE(runs_right(problem));
+    }
+  }
+}
+
+// A row with NaN in q is NaN, no other row is.
+TEST(Decode, NanInAQueryStaysInItsRow) {
+  ProblemSpec spec = small_spec();
+  Problem problem(spec);
+  const TensorView& q = problem.decode_args().q;
+  const std::int64_t at = 1 * q.strides[0] + 5 * q.strides[2] + 100;
+  reference::store_element(q.dtype, static_cast<std::byte*>(q.data) + at * 2, std::numeric_limits<double>::quiet_NaN());
+  problem.accept_inputs();
+  ASSERT_TRUE(run(problem, 0));
+  EXPECT_TRUE(matches_reference(problem));
+}
+
+TEST(Decode, LargeBatches) {
+  for (const int batch : {2500, 12000}) {
+    ProblemSpec spec = small_spec();
+    spec.lengths.assign(static_cast<std::size_t>(batch), 1);
+    for (int r = 0; r < batch; r += 17) spec.lengths[static_cast<std::size_t>(r)] = r % 3 * 30;
+    spec.num_heads_q = 1;
+    Problem problem(spec);
+    EXPECT_TRUE(runs_right(problem, 500));
+  }
+}
+
+// The same inputs give the same bits.
+TEST(DecodeRepeat, SameBits) {
+  for (const int heads : {16, 128}) {
+    for (const DType dtype : {DType::bf16, DType::f16}) {
+      ProblemSpec spec = small_spec();
+      spec.dtype = dtype;
+      spec.lengths = {2000, 65, 900, 0, 130};
+      spec.num_heads_q = heads;
+      spec.seqlen_q = 2;
+      Problem problem(spec);
+      DeviceStep step(problem);
+      step.schedule_on_host();
+      std::vector<std::byte> first;
+      for (int i = 0; i < 300; ++i) {
+        problem.clear_results();
+        ASSERT_TRUE(step.decode().ok());
+        step.fetch_results();
+        std::vector<std::byte> bits;
+        for (const reference::Buffer& buffer : problem.buffers().last(2)) {
+          bits.insert(bits.end(), buffer.data(), buffer.data() + buffer.bytes());
+        }
+        if (i == 0) first = bits;
+        ASSERT_EQ(first, bits) << "run " << i;
+      }
+      EXPECT_TRUE(is_right(problem));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace flash_mla::test
