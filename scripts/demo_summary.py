@@ -22,7 +22,8 @@ What this showed
 {report['tokens']['generated_per_second']:,.0f} a second, {step['attention_seconds_p50'] * 1e3:.0f} ms for a typical step.
 - They shared a paged cache of {mebibytes(paged)}. Padding each batch to its longest request would take {mebibytes(padded)},
   and keys and values kept for every head, as without the latent, {mebibytes(per_head)}.
-- The pool ran full {requests['preemptions']:,} times; each time a request was set aside and continued later, none was lost.
+- When the pool ran dry a request was set aside and continued later, none was lost: this happened \
+{requests['preemptions']:,} times.
 - {report['verify']['rows']:,} rows of the results, drawn at random, were compared with a calculation in double precision: \
 {report['verify']['wrong']:,} wrong.
 
