@@ -57,9 +57,8 @@ json choice_json(const InfoOptions& options) {
     entry["rows_per_unit"] = plan->rows_per_unit();
     entry["schedule_bytes"] = plan->schedule_bytes();
     entry["scratch_bytes"] = plan->scratch_bytes();
-  } else if (plan.status().code() == StatusCode::invalid_argument) {
-    throw InputError(plan.status().message());
   } else {
+    accept(plan.status());
     entry["cannot_run"] = plan.status().message();
   }
   return entry;

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <algorithm>
 #include <functional>
 
 #include "support/errors.h"
@@ -41,7 +41,7 @@ TEST(Reservoir, KeepsAllOfFewRowsAndNoneWhenEmpty) {
 class VerifierFinds : public testing::Test {
  protected:
   // Serves 12 steps of three requests, lets `damage` at the cache before each, and checks 60 rows.
-  VerifyReport serve(DType dtype, const std::function<void(PagedKvCache&, std::int64_t step)>& damage,
+  VerifyReport serve(DType dtype, const std::function<void(PagedKvCache&, const Engine&, std::int64_t step)>& damage,
                      const std::function<void(const LayerResult&)>& tamper = {}) {
     const std::unique_ptr<DeviceContext> device = open_device("cpu");
     PagedKvCacheConfig cache_config;
@@ -57,7 +57,7 @@ class VerifierFinds : public testing::Test {
     Engine engine(requests, 4, cache);
     for (std::int64_t step = 0; !engine.done(); ++step) {
       engine.begin_step();
-      if (damage) damage(cache, step);
+      if (damage) damage(cache, engine, step);
       attention.run(step, engine.running(), [&](const LayerResult& result) {
         if (tamper) tamper(result);
         verifier.collect(result);
@@ -81,14 +81,15 @@ TEST_F(VerifierFinds, NothingWhenAllIsRight) {
 }
 
 TEST_F(VerifierFinds, APageThatHoldsAnothersTokens) {
-  const VerifyReport report = serve(DType::bf16, [](PagedKvCache& cache, std::int64_t step) {
+  const VerifyReport report = serve(DType::bf16, [](PagedKvCache& cache, const Engine& engine, std::int64_t step) {
     if (step != 6) return;
+    std::vector<std::int32_t> table(2 * 6), lengths(2);
+    const RequestId ids[] = {engine.running()[0].id, engine.running()[1].id};
+    must(cache.tables(ids, 6, table, lengths), "tables");
     const TensorView layer = must(cache.layer(1), "layer");
     const std::int64_t page_bytes = layer.strides[0] * size_in_bytes(layer.dtype);
     auto* pages = static_cast<std::byte*>(layer.data);
-    std::vector<std::byte> first(pages, pages + page_bytes);
-    std::memcpy(pages, pages + page_bytes, static_cast<std::size_t>(page_bytes));
-    std::memcpy(pages + page_bytes, first.data(), static_cast<std::size_t>(page_bytes));
+    std::swap_ranges(pages + table[1] * page_bytes, pages + (table[1] + 1) * page_bytes, pages + table[6] * page_bytes);
   });
   EXPECT_GT(report.wrong, 0);
   EXPECT_LT(report.wrong, report.rows);

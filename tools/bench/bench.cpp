@@ -1,6 +1,7 @@
 // See bench.h.
 #include "bench/bench.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -18,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 constexpr double kGiB = 1 << 30;
-constexpr double kColdBytes = 160e6;  // at least
+constexpr double kLeastColdBytes = 160e6, kMostColdBytes = 512e6;
 
 json row_json(const BenchRow& row, const Measurement& measured, int element_bytes) {
   json entry = {{"b", row.b}, {"s_q", row.s_q}, {"h", row.h}, {"s_k", row.s_k}, {"lens", row.lens}};
@@ -60,7 +61,8 @@ MeasureOptions measure_options(const BenchOptions& options, const DeviceInfo& de
   measure.max_call_seconds = options.max_seconds;
   measure.max_memory_bytes =
       options.max_memory_gib > 0 ? options.max_memory_gib * kGiB : 0.4 * static_cast<double>(device.memory_bytes);
-  measure.cold_bytes = std::max(kColdBytes, 4.0 * static_cast<double>(device.l2_bytes));
+  // Some machines report the caches of all their sockets, so there is a most.
+  measure.cold_bytes = std::clamp(4.0 * static_cast<double>(device.l2_bytes), kLeastColdBytes, kMostColdBytes);
   measure.seed = options.seed;
   return measure;
 }

@@ -80,7 +80,9 @@ class Workload {
     config.num_heads_q = static_cast<std::int32_t>(row_.h);
     config.page_size = static_cast<std::int32_t>(row_.page_size);
     config.causal = row_.causal;
-    return must(plan(config), row_.text());
+    const Result<Plan> made = plan(config);
+    accept(made.status());
+    return must(made, row_.text());
   }
 
   void fill_cache(const RandomRows& rows, std::int64_t copies) {

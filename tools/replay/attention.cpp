@@ -27,14 +27,16 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-PlanConfig plan_config(const AttentionConfig& config, const PagedKvCache& cache, Device device) {
-  PlanConfig plan;
-  plan.device = device;
-  plan.dtype = config.dtype;
-  plan.max_batch = config.max_batch;
-  plan.num_heads_q = config.heads;
-  plan.page_size = cache.config().page_size;
-  return plan;
+Plan make_plan(const AttentionConfig& attention, const PagedKvCache& cache, Device device) {
+  PlanConfig config;
+  config.device = device;
+  config.dtype = attention.dtype;
+  config.max_batch = attention.max_batch;
+  config.num_heads_q = attention.heads;
+  config.page_size = cache.config().page_size;
+  const Result<Plan> made = plan(config);
+  accept(made.status());
+  return must(made, "plan");
 }
 
 }  // namespace
@@ -45,7 +47,7 @@ Attention::Attention(DeviceContext& device, const AttentionConfig& config, Paged
     : device_(device),
       config_(config),
       cache_(cache),
-      plan_(must(flash_mla::plan(plan_config(config, cache, device.device())), "plan")),
+      plan_(make_plan(config, cache, device.device())),
       rows_(config.dtype, config.seed),
       q_pool_(random_elements(config.dtype, std::int64_t{config.max_batch} * config.heads * kHeadDim + kQuerySlack,
                               hash(config.seed, 0x71))),

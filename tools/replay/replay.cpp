@@ -69,7 +69,9 @@ PagedKvCache make_cache(const ReplayOptions& options, DType dtype, Device device
   config.num_layers = options.layers;
   config.num_pages = options.pages;
   config.page_size = options.page_size;
-  return must(PagedKvCache::create(config), "page pool");
+  Result<PagedKvCache> cache = PagedKvCache::create(config);
+  accept(cache.status());
+  return must(std::move(cache), "page pool");
 }
 
 StepRecord record_of(const Engine& engine, const PagedKvCache& cache) {

@@ -20,7 +20,7 @@ struct ReplayOptions {
   std::int32_t layers = 1;
   std::int32_t pages = 1024;
   std::int32_t page_size = 64;
-  std::int32_t max_batch = 64;
+  std::int32_t max_batch = 256;
   std::uint64_t seed = 1;
 
   std::int64_t steps = 0;  // 0: no limit

@@ -80,7 +80,7 @@ std::vector<Bucket> bucketed(const ReplayResult& result, std::int64_t buckets) {
   const double width = result.steps.back().end_seconds / static_cast<double>(buckets);
   std::int64_t current = -1;
   for (const StepRecord& step : result.steps) {
-    const auto place = std::min(buckets - 1, static_cast<std::int64_t>(step.end_seconds / width));
+    const auto place = static_cast<std::int64_t>(std::ceil(step.end_seconds / width)) - 1;
     if (place != current) filled.push_back({.end_seconds = 0, .attention_lowest = INFINITY}), current = place;
     Bucket& bucket = filled.back();
     const double attention = step.times.attention_seconds,

@@ -28,6 +28,11 @@ inline void must(const Status& status, std::string_view what) {
   if (!status.ok()) throw RunError(fmt::format("{}: {}: {}", what, to_string(status.code()), status.message()));
 }
 
+// The same for calls whose arguments come straight from flags: an invalid one is the user's.
+inline void accept(const Status& status) {
+  if (status.code() == StatusCode::invalid_argument) throw InputError(status.message());
+}
+
 template <class T>
 T must(Result<T> result, std::string_view what) {
   must(result.status(), what);

@@ -8,8 +8,10 @@
 
 namespace flash_mla::tools {
 
+inline constexpr std::uint64_t kGoldenGamma = 0x9e3779b97f4a7c15u;
+
 [[nodiscard]] constexpr std::uint64_t hash(std::uint64_t x) noexcept {
-  x += 0x9e3779b97f4a7c15u;
+  x += kGoldenGamma;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
   return x ^ (x >> 31);
@@ -27,7 +29,11 @@ class Random {
  public:
   explicit constexpr Random(std::uint64_t seed) noexcept : state_(hash(seed)) {}
 
-  constexpr std::uint64_t next() noexcept { return hash(state_++); }
+  constexpr std::uint64_t next() noexcept {
+    const std::uint64_t bits = hash(state_);
+    state_ += kGoldenGamma;
+    return bits;
+  }
   // In [0, n), n > 0. The bias is below 2^-32 for every n used here.
   constexpr std::int64_t below(std::int64_t n) noexcept {
     return static_cast<std::int64_t>(next() % static_cast<std::uint64_t>(n));
