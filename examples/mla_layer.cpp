@@ -11,9 +11,11 @@
 // Both serve the same batch: prompts of several lengths, then steps of one new token per request. Exits with 1 if they
 // differ by more than the stated error. (DeepSeek-V2, arXiv:2405.04434, section 2.1.)
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <numeric>
 #include <random>
 #include <span>
 #include <vector>
@@ -34,7 +36,8 @@ using flash_mla::kLatentDim;
 using flash_mla::kRopeDim;
 
 constexpr int kHidden = 1024, kHeads = 16, kNope = 128, kValue = 128;
-const std::vector<std::int32_t> kPrompts = {1, 37, 64, 130, 250};
+constexpr std::array<std::int32_t, 5> kPrompts = {1, 37, 64, 130, 250};
+constexpr int kBatch = kPrompts.size();
 constexpr int kSteps = 4;
 const double kScale = 1 / std::sqrt(double{kNope + kRopeDim});
 
@@ -82,7 +85,7 @@ Matrix project_queries(const Weights& w, const Matrix& x, std::span<const std::i
 
 class PlainLayer {
  public:
-  explicit PlainLayer(const Weights& w) : weights_(w), keys_(kPrompts.size()), values_(kPrompts.size()) {}
+  explicit PlainLayer(const Weights& w) : weights_(w), keys_(kBatch), values_(kBatch) {}
 
   void append(const Projected& tokens, std::span<const std::int32_t> counts) {
     const Matrix key = multiply(tokens.latent, weights_.up_key), value = multiply(tokens.latent, weights_.up_val);
@@ -172,8 +175,6 @@ class CompressedLayer {
   }
 
  private:
-  static constexpr int kBatch = 5;
-
   // q[r, h] = [W_UK,h q_nope | q_rope]
   void absorb_up_key(const Matrix& queries, Tensor& q) const {
     for (int row = 0; row < kBatch * kHeads; ++row) {
@@ -220,7 +221,7 @@ double largest_error(const Matrix& x, const Matrix& y, int width) {
       norm += y.values[i] * y.values[i];
     }
     const double error = std::sqrt(difference / norm);
-    if (!(error <= largest)) largest = error;  // NaN counts as large
+    largest = std::max(largest, std::isnan(error) ? INFINITY : error);
   }
   return largest;
 }
@@ -245,28 +246,27 @@ int main() {
   };
   Run runs[] = {{"fp32", 2e-5, {weights, DType::f32}}, {"bf16", 3e-2, {weights, DType::bf16}}};
 
-  std::vector<std::int64_t> lengths(kPrompts.size(), 0);
+  std::vector<std::int64_t> lengths(kBatch, 0);
   for (int step = 0; step <= kSteps; ++step) {  // step 0 fills in the prompts
-    const std::vector<std::int32_t> counts = step == 0 ? kPrompts : std::vector<std::int32_t>(kPrompts.size(), 1);
-    std::int64_t n = 0;
-    for (std::int32_t count : counts) n += count;
+    std::vector<std::int32_t> counts(kBatch, 1);
+    if (step == 0) counts.assign(kPrompts.begin(), kPrompts.end());
+    const std::int64_t n = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
     const Matrix x = example::random_matrix(n, kHidden, 1, random);
     const Projected tokens(weights, x, counts, lengths);
-    for (std::size_t r = 0; r < lengths.size(); ++r) lengths[r] += counts[r];
+    for (int r = 0; r < kBatch; ++r) lengths[r] += counts[r];
     plain.append(tokens, counts);
     for (Run& run : runs) run.layer.append(tokens, counts);
     if (step == 0) continue;
     const Matrix queries = project_queries(weights, x, lengths);
     const Matrix expected = plain.attend(queries);
     for (Run& run : runs) {
-      const double error = largest_error(run.layer.attend(queries), expected, kValue);
-      if (!(error <= run.error)) run.error = error;
+      run.error = std::max(run.error, largest_error(run.layer.attend(queries), expected, kValue));
     }
   }
 
   std::printf(
-      "One MLA layer, hidden size %d, %d heads; %zu requests with prompts of %d to %d tokens, %d decode steps.\n",
-      kHidden, kHeads, kPrompts.size(), kPrompts.front(), kPrompts.back(), kSteps);
+      "One MLA layer, hidden size %d, %d heads; %d requests with prompts of %d to %d tokens, %d decode steps.\n",
+      kHidden, kHeads, kBatch, kPrompts.front(), kPrompts.back(), kSteps);
   std::printf("Attention over the compressed cache against per-head keys and values from the same weights,\n");
   std::printf("largest relative error of a head's output:\n");
   bool equal = true;

@@ -1,6 +1,7 @@
 // Storage of a PagedKvCache in a backend's memory. Where that is not the host's, slots and page pairs travel through a
 // small buffer on the device, in stream order: hence the rule that a cache's streams are ordered by its caller.
 #include <algorithm>
+#include <vector>
 
 #include "cache/page_storage.h"
 #include "core/error.h"
@@ -10,7 +11,9 @@ namespace {
 
 class BackendStorage final : public PageStorage {
  public:
-  BackendStorage(const PagedKvCacheConfig& config, const Backend& backend) : config_(config), backend_(backend) {}
+  BackendStorage(const PagedKvCacheConfig& config, const Backend& backend) : config_(config), backend_(backend) {
+    if (config.device.type != DeviceType::cpu) uploaded_.reserve(kMaxIndices);
+  }
   BackendStorage(const BackendStorage&) = delete;
   BackendStorage& operator=(const BackendStorage&) = delete;
   ~BackendStorage() override {
@@ -70,13 +73,18 @@ class BackendStorage final : public PageStorage {
             .page_pairs = static_cast<const std::int64_t*>(pairs.data)};
   }
 
-  // At most kMaxIndices numbers of host memory as a tensor [n] on the device.
+  // At most kMaxIndices numbers of host memory as a tensor [n] on the device. What lies there already is not sent
+  // again: a step writes the same slots in every layer.
   Status upload(std::span<const std::int64_t> indices, TensorView* view, Stream stream) noexcept {
     void* data = const_cast<std::int64_t*>(indices.data());
     if (indices_) {
-      const auto bytes = static_cast<std::int64_t>(indices.size_bytes());
-      if (Status status = backend_.copy_to_device(indices_, data, bytes, config_.device, stream); !status.ok()) {
-        return status;
+      if (!std::equal(indices.begin(), indices.end(), uploaded_.begin(), uploaded_.end())) {
+        uploaded_.clear();
+        const auto bytes = static_cast<std::int64_t>(indices.size_bytes());
+        if (Status status = backend_.copy_to_device(indices_, data, bytes, config_.device, stream); !status.ok()) {
+          return status;
+        }
+        uploaded_.assign(indices.begin(), indices.end());
       }
       data = indices_;
     }
@@ -88,7 +96,8 @@ class BackendStorage final : public PageStorage {
   const Backend& backend_;
   std::int64_t layer_bytes_ = 0;
   void* pages_ = nullptr;
-  void* indices_ = nullptr;  // i64 [kMaxIndices] on a device that has memory of its own
+  void* indices_ = nullptr;             // i64 [kMaxIndices] on a device that has memory of its own
+  std::vector<std::int64_t> uploaded_;  // what lies there
 };
 
 }  // namespace
