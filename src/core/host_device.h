@@ -6,3 +6,10 @@
 #else
 #define FLASH_MLA_HOST_DEVICE inline
 #endif
+
+// Keeps a loop a loop in device code that runs once: there, fetching instructions costs more than branches.
+#ifdef __CUDACC__
+#define FLASH_MLA_NO_UNROLL _Pragma("unroll 1")
+#else
+#define FLASH_MLA_NO_UNROLL
+#endif

@@ -31,7 +31,7 @@ struct BlockWeight {
 
 // Weight of all requests before each chunk of chunk_of(batch) requests; before[chunks_of(batch)] is the total.
 struct WeightTable {
-  static constexpr std::int32_t kMaxChunks = 1024;
+  static constexpr std::int32_t kMaxChunks = 512;
 
   std::int64_t before[kMaxChunks + 1];
 
@@ -45,12 +45,12 @@ struct WeightTable {
   FLASH_MLA_HOST_DEVICE UnitAt find(const Work& work, Weight weight, std::int64_t offset, std::int32_t* request) const {
     const std::int32_t chunk = chunk_of(work.batch);
     std::int32_t low = 0, high = chunks_of(work.batch);  // before[low] <= offset < before[high]
-    while (high - low > 1) {
+    FLASH_MLA_NO_UNROLL while (high - low > 1) {
       const std::int32_t middle = (low + high) / 2;
       (before[middle] <= offset ? low : high) = middle;
     }
     offset -= before[low];
-    for (std::int32_t r = low * chunk;; ++r) {
+    FLASH_MLA_NO_UNROLL for (std::int32_t r = low * chunk;; ++r) {
       const RequestUnits units(work, r);
       const std::int64_t total = units.total(weight);
       if (offset < total) {
@@ -90,7 +90,8 @@ struct WorkTotals {
 
 FLASH_MLA_HOST_DEVICE WorkTotals totals_of(const Work& work, const CostModel& cost, std::int32_t request) {
   const RequestUnits units(work, request);
-  return {units.total(CostWeight{cost}), units.count(), units.total(BlockWeight{}), units.max_blocks(),
+  const std::int64_t blocks = units.total(BlockWeight{});
+  return {units.count() * std::int64_t{cost.fixed} + blocks * cost.per_block, units.count(), blocks, units.max_blocks(),
           lengths_hash_of_request(work, request)};
 }
 
@@ -123,32 +124,27 @@ FLASH_MLA_HOST_DEVICE CutPoint find_cut_point(const Work& work, const CostModel&
   return point;
 }
 
-FLASH_MLA_HOST_DEVICE Cut cut_before_unit(const CutPoint& at) {
-  return {at.request, at.unit.sub, 0, at.unit_cost_before};
+FLASH_MLA_HOST_DEVICE Cut nearer_end_of_unit(const Work& work, const CostModel& cost, const CutPoint& at) {
+  const std::int64_t unit_cost = cost.tile(at.unit.blocks);
+  if (2 * at.unit.offset < unit_cost) return {at.request, at.unit.sub, 0, at.unit_cost_before};
+  const bool last = at.unit.sub + 1 == work.subs(at.request);
+  return {at.request + (last ? 1 : 0), last ? 0 : at.unit.sub + 1, 0, at.unit_cost_before + unit_cost};
 }
 
-FLASH_MLA_HOST_DEVICE Cut cut_after_unit(const Work& work, const CostModel& cost, const CutPoint& at) {
-  const std::int64_t after = at.unit_cost_before + cost.tile(at.unit.blocks);
-  if (at.unit.sub + 1 < work.subs(at.request)) return {at.request, at.unit.sub + 1, 0, after};
-  return {at.request + 1, 0, 0, after};
+FLASH_MLA_HOST_DEVICE Cut block_boundary(const CostModel& cost, const CutPoint& at) {
+  return {at.request, at.unit.sub, at.block, at.unit_cost_before + (at.block > 0 ? cost.tile(at.block) : 0)};
 }
 
-// Moves the cut to where the rule wants it. Cuts of one rule never pass each other.
-FLASH_MLA_HOST_DEVICE Cut settle(const Work& work, const CostModel& cost, const CutPoint& at, CutRule rule) {
-  if (rule == CutRule::whole) {
-    const bool nearer_to_end = 2 * at.unit.offset >= cost.tile(at.unit.blocks);
-    return nearer_to_end ? cut_after_unit(work, cost, at) : cut_before_unit(at);
-  }
-  if (at.block == 0) return cut_before_unit(at);
-  return {at.request, at.unit.sub, at.block, at.unit_cost_before + cost.tile(at.block)};
-}
+// The cuts before `part` of num_parts equal shares, by both rules.
+struct ShareCuts {
+  Cut whole, fine;
+};
 
-// The cut before `part` of num_parts equal shares.
-FLASH_MLA_HOST_DEVICE Cut cut_before_share(const Work& work, const CostModel& cost, const WeightTable& costs,
-                                           std::int64_t total_cost, std::int32_t part, std::int32_t num_parts,
-                                           CutRule rule) {
-  if (part >= num_parts) return end_cut(work, total_cost);
-  return settle(work, cost, find_cut_point(work, cost, costs, share_before(total_cost, part, num_parts)), rule);
+FLASH_MLA_HOST_DEVICE ShareCuts cuts_before_share(const Work& work, const CostModel& cost, const WeightTable& costs,
+                                                  std::int64_t total_cost, std::int32_t part, std::int32_t num_parts) {
+  if (part >= num_parts) return {end_cut(work, total_cost), end_cut(work, total_cost)};
+  const CutPoint at = find_cut_point(work, cost, costs, share_before(total_cost, part, num_parts));
+  return {nearer_end_of_unit(work, cost, at), block_boundary(cost, at)};
 }
 
 // The cut before piece `index` when units are cut into equal pieces; its cost is not filled in.

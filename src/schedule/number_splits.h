@@ -33,7 +33,7 @@ FLASH_MLA_HOST_DEVICE std::int32_t partials_of(const PartRecord* parts, std::int
 // The first record in [low, high) whose unit is not before (or, with `after`, is after) that of `at`; else high.
 FLASH_MLA_HOST_DEVICE std::int32_t find_unit(const PartRecord* parts, std::int32_t low, std::int32_t high,
                                              const PartRecord& at, bool after) {
-  while (low < high) {
+  FLASH_MLA_NO_UNROLL while (low < high) {
     const std::int32_t middle = low + (high - low) / 2;
     if (after ? !unit_precedes(at, parts[middle]) : unit_precedes(parts[middle], at)) {
       low = middle + 1;

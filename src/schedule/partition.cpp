@@ -62,16 +62,16 @@ PieceWeight shortest_pieces(const Step& step) {
   return {low};
 }
 
-Cut cut_at(const Step& step, std::int32_t part, CutRule rule) {
-  return cut_before_share(step.work, step.cost, step.costs, step.totals.cost, part, step.num_parts, rule);
+ShareCuts cuts_at(const Step& step, std::int32_t part) {
+  return cuts_before_share(step.work, step.cost, step.costs, step.totals.cost, part, step.num_parts);
 }
 
-std::int64_t time_of(const Step& step, CutRule rule) {
+std::int64_t time_of(const Step& step, Cut ShareCuts::*rule) {
   std::int64_t longest = 0;
   bool any_cut = false;
-  Cut begin = cut_at(step, 0, rule);
+  Cut begin = cuts_at(step, 0).*rule;
   for (std::int32_t part = 0; part < step.num_parts; ++part) {
-    const Cut end = cut_at(step, part + 1, rule);
+    const Cut end = cuts_at(step, part + 1).*rule;
     longest = max_of(longest, part_time(step.cost, begin, end));
     any_cut |= end.inside_unit();
     begin = end;
@@ -88,11 +88,11 @@ std::int32_t cut_pieces(Step* step, PartRecord* parts) {
   return static_cast<std::int32_t>(count);
 }
 
-std::int32_t cut_shares(const Step& step, PartRecord* parts) {
+std::int32_t cut_shares(const Step& step, Cut ShareCuts::*rule, PartRecord* parts) {
   std::int32_t used = 0;
-  Cut begin = cut_at(step, 0, step.decision.rule);
+  Cut begin = cuts_at(step, 0).*rule;
   for (std::int32_t part = 0; part < step.num_parts; ++part) {
-    const Cut end = cut_at(step, part + 1, step.decision.rule);
+    const Cut end = cuts_at(step, part + 1).*rule;
     if (end.cost > begin.cost) parts[used++] = record_at(begin);
     begin = end;
   }
@@ -119,9 +119,19 @@ void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_par
   std::int32_t used = 0;
   if (step.totals.cost > 0) {
     const PieceWeight shortest = step.totals.units <= num_parts ? shortest_pieces(step) : PieceWeight{};
-    step.decision = decide(step.cost, step.totals, num_parts, time_of(step, CutRule::whole),
-                           time_of(step, CutRule::fine), shortest);
-    used = step.decision.rule == CutRule::pieces ? cut_pieces(&step, parts) : cut_shares(step, parts);
+    step.decision = decide(step.cost, step.totals, num_parts, time_of(step, &ShareCuts::whole),
+                           time_of(step, &ShareCuts::fine), shortest);
+    switch (step.decision.rule) {
+      case CutRule::whole:
+        used = cut_shares(step, &ShareCuts::whole, parts);
+        break;
+      case CutRule::pieces:
+        used = cut_pieces(&step, parts);
+        break;
+      case CutRule::fine:
+        used = cut_shares(step, &ShareCuts::fine, parts);
+        break;
+    }
   }
   number(step, used, parts, ScheduleLayout::header(schedule_memory));
 }

@@ -56,7 +56,7 @@ class RequestUnits {
       offset %= per_head;
     }
     std::int32_t first = 0, blocks = min_blocks_;
-    for (; blocks < max_blocks_; ++blocks) {
+    FLASH_MLA_NO_UNROLL for (; blocks < max_blocks_; ++blocks) {
       const std::int32_t next = first_bundle(blocks + 1);
       const std::int64_t run = (next - first) * weight(blocks);
       if (offset < run) break;
@@ -71,14 +71,14 @@ class RequestUnits {
   // The first bundle that needs `blocks` > min_blocks_ blocks.
   FLASH_MLA_HOST_DEVICE std::int32_t first_bundle(std::int32_t blocks) const {
     const std::int64_t query = max_of((blocks - std::int64_t{1}) * kBlockTokens + lead_, std::int64_t{0});
-    return static_cast<std::int32_t>(query * heads_per_kv_ / rows_per_unit_);
+    return static_cast<std::int32_t>(query) * heads_per_kv_ / rows_per_unit_;  // query < s_q, so rows count in 32 bits
   }
 
   template <class Weight>
   FLASH_MLA_HOST_DEVICE std::int64_t head_total(Weight weight) const {
     std::int64_t total = 0;
     std::int32_t first = 0;
-    for (std::int32_t blocks = min_blocks_; blocks < max_blocks_; ++blocks) {
+    FLASH_MLA_NO_UNROLL for (std::int32_t blocks = min_blocks_; blocks < max_blocks_; ++blocks) {
       const std::int32_t next = first_bundle(blocks + 1);
       total += (next - first) * weight(blocks);
       first = next;
