@@ -14,6 +14,7 @@ using example::Tensor;
 int main() {
   constexpr int kBatch = 3, kHeads = 16;
   const std::vector<std::int32_t> tokens = {5, 100, 70};
+  constexpr std::int64_t kTokens = 5 + 100 + 70;
 
   // Once: the page pool, and a plan from upper bounds.
   PagedKvCache cache = require(PagedKvCache::create({.dtype = DType::bf16, .num_pages = 8}));
@@ -23,8 +24,8 @@ int main() {
   // Requests come and grow. Here every token is the same, so attention must give back its latent part.
   std::vector<RequestId> requests;
   for (int i = 0; i < kBatch; ++i) requests.push_back(require(cache.add()));
-  Tensor c_kv(DType::bf16, {5 + 100 + 70, 1, kLatentDim}), k_pe(DType::bf16, {5 + 100 + 70, 1, kRopeDim});
-  for (std::int64_t i = 0; i < (5 + 100 + 70) * kLatentDim; ++i) c_kv.set(i, static_cast<double>(i % kLatentDim));
+  Tensor c_kv(DType::bf16, {kTokens, 1, kLatentDim}), k_pe(DType::bf16, {kTokens, 1, kRopeDim});
+  for (std::int64_t i = 0; i < kTokens * kLatentDim; ++i) c_kv.set(i, static_cast<double>(i % kLatentDim));
   require(cache.append(requests, tokens, c_kv.view(), k_pe.view()));
 
   // Every step: where the tokens are, how to share the work, and, in each layer, the attention.
@@ -40,7 +41,7 @@ int main() {
   args.cache_seqlens = TensorView::contiguous(lengths.data(), DType::i32, {kBatch});
   args.out = out.view();
   args.softmax_scale = 0.0722f;  // 1 / sqrt(128 + 64)
-  require(schedule(step, {.cache_seqlens = args.cache_seqlens, .cu_seqlens_q = {}}, schedule_memory.view()));
+  require(schedule(step, {.cache_seqlens = args.cache_seqlens}, schedule_memory.view()));
   require(decode(step, args, schedule_memory.view(), scratch.view()));
 
   bool right = true;

@@ -159,7 +159,7 @@ class CompressedLayer {
     std::vector<std::int32_t> block_table(kBatch * columns), lengths(kBatch);
     require(cache_.tables(requests_, columns, block_table, lengths));
     const auto lengths_view = flash_mla::TensorView::contiguous(lengths.data(), DType::i32, {kBatch});
-    require(flash_mla::schedule(plan_, {.cache_seqlens = lengths_view, .cu_seqlens_q = {}}, schedule_.view()));
+    require(flash_mla::schedule(plan_, {.cache_seqlens = lengths_view}, schedule_.view()));
 
     Tensor q(dtype_, {kBatch, 1, kHeads, kHeadDim}), out(dtype_, {kBatch, 1, kHeads, kLatentDim});
     absorb_up_key(queries, q);

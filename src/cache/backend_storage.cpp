@@ -49,7 +49,7 @@ class BackendStorage final : public PageStorage {
 
   Status append(std::int32_t layer_index, std::span<const std::int64_t> slots, const TensorView& c_kv,
                 const TensorView& k_pe, Stream stream) noexcept override {
-    AppendArgs args{.c_kv = c_kv, .k_pe = k_pe, .kv_cache = layer(layer_index), .k_rope_cache = {}, .slot_mapping = {}};
+    AppendArgs args{.c_kv = c_kv, .k_pe = k_pe, .kv_cache = layer(layer_index)};
     if (Status status = upload(slots, &args.slot_mapping, stream); !status.ok()) return status;
     return append_kv(args, stream);
   }
