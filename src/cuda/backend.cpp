@@ -7,13 +7,13 @@
 #include <array>
 #include <cstdio>
 
-#include "core/error.h"
 #include "core/int_math.h"
 #include "cuda/cache_ops/cache_ops.h"
 #include "cuda/combine/combine.h"
+#include "cuda/combine/merge.h"
 #include "cuda/devices.h"
-#include "cuda/host_schedule.h"
 #include "cuda/runtime.h"
+#include "cuda/schedule_kernel.h"
 #include "cuda/sm90/dense_decode/launch.h"
 #include "cuda/work_of.h"
 
@@ -81,7 +81,7 @@ class CudaBackend final : public Backend {
                   Stream stream) const noexcept override {
     const DeviceGuard guard(plan.config().device.index);
     FLASH_MLA_TRY(guard.status());
-    return schedule_on_host(plan, batch, schedule_memory, handle(stream));
+    return launch_schedule(plan, batch, schedule_memory, handle(stream));
   }
 
   Status decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch,
@@ -94,7 +94,11 @@ class CudaBackend final : public Backend {
     return launch_combine(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch, handle(stream));
   }
 
-  Status merge(const MergeProblem&, Device, Stream) const noexcept override { return missing("merge"); }
+  Status merge(const MergeProblem& problem, Device device, Stream stream) const noexcept override {
+    const DeviceGuard guard(device.index);
+    FLASH_MLA_TRY(guard.status());
+    return launch_merge(problem, handle(stream));
+  }
 
   Status append(const AppendProblem& problem, Device device, Stream stream) const noexcept override {
     const DeviceGuard guard(device.index);
@@ -128,11 +132,6 @@ class CudaBackend final : public Backend {
     FLASH_MLA_TRY(guard.status());
     FLASH_MLA_CUDA_TRY(cudaMemcpyAsync, to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, handle(stream));
     return {};
-  }
-
- private:
-  static Status missing(const char* what) noexcept {
-    return make_error(StatusCode::unsupported, "%s is not offered by the CUDA backend", what);
   }
 };
 
