@@ -7,6 +7,10 @@
 
 #include "flash_mla/paged_kv_cache.h"
 
+// Sanitizers end the program when an allocation is too large, unless told to let it fail as it would without them.
+extern "C" [[gnu::visibility("default")]] const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" [[gnu::visibility("default")]] const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
+
 namespace flash_mla {
 namespace {
 
