@@ -6,7 +6,6 @@
 
 #include <array>
 #include <climits>
-#include <cstdlib>
 #include <map>
 #include <memory>
 
@@ -14,14 +13,6 @@
 
 namespace flash_mla::test {
 namespace {
-
-std::int64_t number_from_environment(const char* name, std::int64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text ? std::atoll(text) : otherwise;
-}
-
-std::int64_t iterations() { return number_from_environment("FLASH_MLA_FUZZ_ITERATIONS", 100000); }
-std::uint64_t seed() { return static_cast<std::uint64_t>(number_from_environment("FLASH_MLA_FUZZ_SEED", 1)); }
 
 // Small tensors: more threads than one only wait for each other.
 class OneThread {
@@ -46,14 +37,27 @@ void report(const FuzzTrial& trial, std::int64_t iteration, const std::string& b
   }
 }
 
+// Returns what it did.
+const char* break_something(FuzzTrial& trial, Random& random) {
+  while (true) {
+    if (random.below(2)) {
+      const ViewMutation& mutation = random.pick(view_mutations());
+      mutation.apply(*random.pick(trial.given_views()), random);
+      return mutation.name;
+    }
+    const Mutation& mutation = random.pick(mutations());
+    if (mutation.apply(trial, random)) return mutation.name;
+  }
+}
+
 TEST(FuzzArguments, DecodeRefusesOrIsRight) {
   constexpr int kTrialsPerBase = 40;
   const OneThread one_thread;
-  Random random(seed());
+  Random random(fuzz_seed());
   Counts untouched, all;
   std::map<std::string, Counts> alone;  // of trials with just one mutation
   std::unique_ptr<FuzzBase> base;
-  for (std::int64_t i = 0; i < iterations() && !testing::Test::HasFailure(); ++i) {
+  for (std::int64_t i = 0; i < fuzz_iterations() && !testing::Test::HasFailure(); ++i) {
     const bool fresh = i % kTrialsPerBase == 0;
     // The first trial of a base is valid and full of poison; the others start from a tame one.
     if (fresh) base = std::make_unique<FuzzBase>(random, false);
@@ -62,8 +66,7 @@ TEST(FuzzArguments, DecodeRefusesOrIsRight) {
     std::vector<const char*> applied;
     const std::int64_t wanted = fresh ? 0 : random.pick(std::array{0, 0, 1, 1, 1, 1, 1, 1, 2, 3});
     while (static_cast<std::int64_t>(applied.size()) < wanted && !trial.given_views().empty()) {
-      const Mutation& mutation = random.pick(mutations());
-      if (mutation.apply(trial, random)) applied.push_back(mutation.name);
+      applied.push_back(break_something(trial, random));
     }
     trial.run();
 
@@ -79,9 +82,10 @@ TEST(FuzzArguments, DecodeRefusesOrIsRight) {
   std::printf("decode: %ld accepted and right, %ld refused\n", static_cast<long>(all.accepted),
               static_cast<long>(all.refused));
   EXPECT_EQ(untouched.refused, 0) << "valid calls were refused";
-  if (iterations() < 20000) return;  // too few to expect each kind
-  EXPECT_GT(all.accepted, iterations() / 10);
-  EXPECT_GT(all.refused, iterations() / 4);
+  if (fuzz_iterations() < 20000) return;  // too few to expect each kind
+  EXPECT_GT(all.accepted, fuzz_iterations() / 10);
+  EXPECT_GT(all.refused, fuzz_iterations() / 4);
+  for (const ViewMutation& mutation : view_mutations()) EXPECT_GT(alone[mutation.name].refused, 0) << mutation.name;
   for (const Mutation& mutation : mutations()) {
     const Counts& counts = alone[mutation.name];
     EXPECT_GT(mutation.always_legal ? counts.accepted : counts.refused, 0) << mutation.name;
@@ -95,9 +99,9 @@ T any_of(Random& random, std::initializer_list<std::int64_t> values) {
 }
 
 TEST(FuzzArguments, PlanRefusesOrHasSizes) {
-  Random random(seed() + 1);
+  Random random(fuzz_seed() + 1);
   Counts counts;
-  for (std::int64_t i = 0; i < iterations() / 5; ++i) {
+  for (std::int64_t i = 0; i < fuzz_iterations() / 5; ++i) {
     PlanConfig config;
     const auto odd = [&] { return random.below(6) == 0; };  // per field
     config.device.type = odd() ? any_of<DeviceType>(random, {1, 2, 255}) : DeviceType::cpu;
@@ -125,8 +129,8 @@ TEST(FuzzArguments, PlanRefusesOrHasSizes) {
     ASSERT_GT(plan->scratch_bytes(), 0);
     ASSERT_TRUE(config.num_parts == 0 || plan->num_parts() == config.num_parts);
   }
-  EXPECT_GT(counts.accepted, iterations() / 100);
-  EXPECT_GT(counts.refused, iterations() / 100);
+  EXPECT_GT(counts.accepted, fuzz_iterations() / 100);
+  EXPECT_GT(counts.refused, fuzz_iterations() / 100);
 }
 
 }  // namespace

@@ -13,7 +13,6 @@ namespace {
 
 constexpr std::byte kUnwritten{0xff};  // as Problem fills its results
 constexpr std::byte kFinite{0x3c};     // a moderate number in every float type
-constexpr std::int64_t kProvided_bytes = 4 << 20;
 constexpr std::int64_t kRowsCompared = 4;
 
 reference::ProblemSpec random_spec(Random& random, bool to_be_broken) {
@@ -49,28 +48,9 @@ reference::ProblemSpec random_spec(Random& random, bool to_be_broken) {
   return spec;
 }
 
-// False: not an array that could exist.
-bool reach_bytes(const TensorView& view, std::int64_t* bytes) {
-  *bytes = 0;
-  if (view.rank < 1 || view.rank > TensorView::kMaxRank) return false;
-  std::int64_t last = 0, step = 0;
-  for (int axis = 0; axis < view.rank; ++axis) {
-    if (view.shape[axis] < 0 || (view.shape[axis] > 1 && view.strides[axis] < 0)) return false;
-    if (view.shape[axis] == 0) return true;
-    if (view.shape[axis] == 1) continue;
-    if (__builtin_mul_overflow(view.shape[axis] - 1, view.strides[axis], &step)) return false;
-    if (__builtin_add_overflow(last, step, &last)) return false;
-  }
-  if (last >= kProvided_bytes) return false;
-  *bytes = (last + 1) * size_in_bytes(view.dtype);
-  return true;
-}
-
 bool all_unwritten(const Buffer& buffer) {
   return std::all_of(buffer.data(), buffer.data() + buffer.bytes(), [](std::byte b) { return b == kUnwritten; });
 }
-
-bool is_result(const Buffer& buffer) { return buffer.name() == "out" || buffer.name() == "lse"; }
 
 std::vector<std::byte> bytes_of(const Buffer& buffer) { return {buffer.data(), buffer.data() + buffer.bytes()}; }
 
@@ -98,6 +78,10 @@ FuzzTrial::FuzzTrial(FuzzBase& base)
   own_integers(&args.block_table);
   own_integers(&args.cu_seqlens_q);
   base.problem.clear_results();
+  for (const Buffer& buffer : base.problem.buffers()) {
+    provider_.know(buffer.data(), buffer.bytes());
+    if (buffer.name() == "out" || buffer.name() == "lse") outputs_.push_back(&buffer);
+  }
 }
 
 // A vector's memory is a heap block of exactly its size.
@@ -106,7 +90,9 @@ void FuzzTrial::own_integers(TensorView* view) {
   if (!view->given() || !reach_bytes(*view, &bytes)) bytes = 0;
   auto& copy = integers_.emplace_back(static_cast<std::size_t>(bytes) / sizeof(std::int32_t));
   if (bytes > 0) std::memcpy(copy.data(), view->data, static_cast<std::size_t>(bytes));
-  if (view->given()) view->data = copy.data();
+  if (!view->given()) return;
+  view->data = copy.data();
+  provider_.know(copy.data(), bytes);
 }
 
 std::vector<TensorView*> FuzzTrial::views() {
@@ -121,37 +107,16 @@ std::vector<TensorView*> FuzzTrial::given_views() {
   return given;
 }
 
-// Whether `bytes` from view.data on lie in memory that this trial knows.
-bool FuzzTrial::fits(const TensorView& view, std::int64_t bytes) const {
-  const auto* begin = static_cast<const std::byte*>(view.data);
-  const auto holds = [&](const std::byte* data, std::int64_t size) {
-    return begin >= data && begin <= data + size && bytes <= data + size - begin;
-  };
-  for (const auto& ints : integers_) {
-    if (holds(reinterpret_cast<const std::byte*>(ints.data()), static_cast<std::int64_t>(ints.size() * 4))) return true;
-  }
-  return std::ranges::any_of(base.problem.buffers(), [&](const Buffer& b) { return holds(b.data(), b.bytes()); });
-}
-
-// Views that were broken may reach past their buffers. That is no fault of the library, so they get new ones.
 void FuzzTrial::provide_memory() {
   for (TensorView* view : given_views()) {
-    std::int64_t bytes = 0;
-    const auto misalignment = reinterpret_cast<std::uintptr_t>(view->data) % 16;
-    if (!view->data || misalignment % 2 || !reach_bytes(*view, &bytes) || fits(*view, bytes)) continue;
-    const bool result = view == &args.out || view == &args.lse;
-    auto& buffers = result ? provided_outputs_ : provided_;
-    Buffer& buffer = buffers.emplace_back("provided", bytes + static_cast<std::int64_t>(misalignment));
-    std::memset(buffer.data(), static_cast<int>(result ? kUnwritten : kFinite),
-                static_cast<std::size_t>(buffer.bytes()));
-    view->data = buffer.data() + misalignment;
+    const bool output = view == &args.out || view == &args.lse;
+    const Buffer* provided = provider_.provide(view, output ? kUnwritten : kFinite);
+    if (output && provided) outputs_.push_back(provided);
   }
 }
 
 bool FuzzTrial::outputs_untouched() const {
-  const auto untouched = [](const Buffer& buffer) { return !is_result(buffer) || all_unwritten(buffer); };
-  return std::ranges::all_of(base.problem.buffers(), untouched) &&
-         std::ranges::all_of(provided_outputs_, all_unwritten);
+  return std::ranges::all_of(outputs_, [](const Buffer* buffer) { return all_unwritten(*buffer); });
 }
 
 void FuzzTrial::run() {

@@ -1,5 +1,5 @@
 // One random decode call, for the fuzz test: a valid call on a small Problem, with some of its arguments then broken.
-// Memory that a broken view would reach is provided, exactly sized, so whatever the library accepts it may touch, and
+// Memory that a broken view would reach is provided, exactly sized, so the library may touch whatever it accepts, and
 // AddressSanitizer sees it touch anything else.
 #pragma once
 
@@ -10,15 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "cpu/fuzz_views.h"
 #include "flash_mla/flash_mla.h"
 #include "reference/buffer.h"
 #include "reference/problem.h"
 #include "reference/random.h"
 
 namespace flash_mla::test {
-
-using reference::Buffer;
-using reference::Random;
 
 // A problem with a plan and memories of exactly the plan's sizes; shared by many trials.
 struct FuzzBase {
@@ -62,16 +60,16 @@ class FuzzTrial {
   std::span<std::int32_t> integers(std::size_t index) { return {integers_[index]}; }
   void own_integers(TensorView* view);
   void provide_memory();
-  bool fits(const TensorView& view, std::int64_t bytes) const;
   void judge_decode();
   bool outputs_untouched() const;
 
   std::vector<std::vector<std::int32_t>> integers_;
-  std::deque<Buffer> provided_;
-  std::deque<Buffer> provided_outputs_;
+  MemoryProvider provider_;
+  std::vector<const Buffer*> outputs_;
 };
 
-// Breaks something; false if this trial has nothing of the kind. Not every value is an error every time.
+// Breaks something beyond single views (fuzz_views.h); false if this trial has nothing of the kind. Not every value is
+// an error every time.
 struct Mutation {
   const char* name;
   bool (*apply)(FuzzTrial&, Random&);
