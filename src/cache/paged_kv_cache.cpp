@@ -78,6 +78,11 @@ Status check_rows(const char* name, const TensorView& view, std::int64_t tokens)
                       static_cast<long long>(tokens));
   }
   if (!view.data && tokens > 0) return make_error(StatusCode::invalid_argument, "%s.data is null", name);
+  std::int64_t bytes = size_in_bytes(view.dtype);  // so that rows() cannot overflow
+  if (__builtin_mul_overflow(bytes, tokens, &bytes) || __builtin_mul_overflow(bytes, view.strides[0], &bytes)) {
+    return make_error(StatusCode::invalid_argument, "%s.strides[0] is %lld; %lld rows would reach past 2^63 bytes",
+                      name, static_cast<long long>(view.strides[0]), static_cast<long long>(tokens));
+  }
   return {};
 }
 

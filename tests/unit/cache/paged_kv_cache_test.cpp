@@ -211,13 +211,15 @@ TEST_F(CacheTest, BadTensorsOfAppendChangeNothingAtAll) {
   const auto try_append = [&](const TensorView& c_kv, const TensorView& k_pe) {
     return cache().append(std::span(&b, 1), std::span(&two, 1), c_kv, k_pe);
   };
-  TensorView wrong_type = good, short_rows = good, null = good;
+  TensorView wrong_type = good, short_rows = good, null = good, far = good;
   wrong_type.dtype = DType::f32;
   short_rows.shape[0] = 1;
   null.data = nullptr;
+  far.strides[0] = INT64_MAX;
   expect_error(try_append(wrong_type, good), StatusCode::invalid_argument, "c_kv.dtype");
   expect_error(try_append(good, short_rows), StatusCode::invalid_argument, "k_pe has rank 3 and 1 rows");
   expect_error(try_append(null, good), StatusCode::invalid_argument, "c_kv.data is null");
+  expect_error(try_append(far, good), StatusCode::invalid_argument, "c_kv.strides[0] is 9223372036854775807");
   expect_error(try_append(TensorView{}, good), StatusCode::invalid_argument, "c_kv has rank 0");
   EXPECT_EQ(cache().free_pages(), 3);
   EXPECT_EQ(fake->storage->pages_copied, 0);
