@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "support/human.h"
+
 namespace flash_mla::tools {
 namespace {
 
@@ -23,7 +25,8 @@ double tick_step(double top, int most) {
 
 std::string tick_text(double value, double step) {
   const int decimals = std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 6);
-  return fmt::format("{:.{}f}", value, decimals);
+  return decimals == 0 ? human_count(static_cast<std::int64_t>(std::llround(value)))
+                       : fmt::format("{:.{}f}", value, decimals);
 }
 
 class Plot {

@@ -24,10 +24,11 @@ p { margin: 6px 0 12px; } .soft { color: var(--soft); } .good { color: var(--goo
 section { background: var(--card); border: 1px solid var(--grid); border-radius: 10px; padding: 18px 20px; margin: 18px 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0 0; }
 .tiles div { background: var(--card); border: 1px solid var(--grid); border-radius: 10px; padding: 12px 14px; }
-.tiles b { display: block; font-size: 22px; font-weight: 600; line-height: 1.25; } .tiles span { color: var(--soft); font-size: 14px; }
+.tiles b { display: block; font-size: 20px; font-weight: 600; line-height: 1.3; white-space: nowrap; } .tiles span { color: var(--soft); font-size: 14px; }
 .legend { font-size: 14px; color: var(--soft); margin: 0 0 6px; } .legend i { display: inline-block; width: 14px; height: 10px;
   border-radius: 2px; margin: 0 5px 0 14px; } .legend i:first-child { margin-left: 0; }
-svg { display: block; width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
+svg { display: block; width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--soft);
+  stroke: var(--card); stroke-width: 3px; paint-order: stroke; }
 .grid { stroke: var(--grid); } .level { stroke: var(--ink); stroke-dasharray: 5 4; } .mark { fill: var(--bad); }
 .tip { fill: transparent; } .tip:hover { fill: var(--ink); fill-opacity: 0.08; }
 table { border-collapse: collapse; width: 100%; font-size: 15px; } td, th { padding: 6px 8px; text-align: left; vertical-align: top;
