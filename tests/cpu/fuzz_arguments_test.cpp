@@ -2,7 +2,6 @@
 // outputs, or its result is right. Sanitizers watch for the rest. FLASH_MLA_FUZZ_ITERATIONS sets how many combinations
 // are tried (default 100000), FLASH_MLA_FUZZ_SEED which.
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <array>
 #include <climits>
@@ -13,16 +12,6 @@
 
 namespace flash_mla::test {
 namespace {
-
-// Small tensors: more threads than one only wait for each other.
-class OneThread {
- public:
-  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(before_); }
-
- private:
-  int before_;
-};
 
 struct Counts {
   std::int64_t accepted = 0;

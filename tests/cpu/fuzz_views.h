@@ -1,6 +1,8 @@
 // Random arguments for the fuzz tests: how a tensor view is broken, and memory for what a broken view reaches.
 #pragma once
 
+#include <omp.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +24,16 @@ inline constexpr std::int64_t kInt64Min = std::numeric_limits<std::int64_t>::min
 
 std::int64_t fuzz_iterations();  // FLASH_MLA_FUZZ_ITERATIONS, default 100000
 std::uint64_t fuzz_seed();       // FLASH_MLA_FUZZ_SEED, default 1
+
+// Small tensors: more threads than one only wait for each other.
+class OneThread {
+ public:
+  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(before_); }
+
+ private:
+  int before_;
+};
 
 template <std::size_t N>
 std::int64_t one_of(const std::array<std::int64_t, N>& values, Random& random) {
