@@ -1,107 +1,123 @@
-// One warp merges one row of one cut unit:
+// Merges the units that part boundaries cut, each row over the unit's splits i in their order:
 //
-//   lse = ln sum_i exp(lse_i)      out = sum_i exp(lse_i - lse) o_i        over the unit's splits i, in their order
+//   lse = ln sum_i exp(lse_i)      out = sum_i exp(lse_i - lse) o_i
 //
-// A unit is found through the part that begins it: part p left a unit unfinished if the next record stands inside it,
-// and began it if that record names p as the first of the unit's parts. So block (p, g) of the grid looks at record
-// p + 1 and takes rows of group g; most blocks find nothing and end.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <cstring>
-
-#include "core/error.h"
-#include "core/partial.h"
+// The work is dealt as the partials were: the k parts that share a unit take every k-th of its rows, so whatever k is,
+// each part reads as much as it wrote, and no list of units is needed. A part has at most two cut units: the one it
+// found begun and the one it left unfinished. A thread block takes 128 columns of such a share. Its warps take a row
+// each; where there are fewer rows than warps (many splits, few rows), several warps share a row's splits.
 #include "core/row_packing.h"
 #include "cuda/combine/combine.h"
+#include "cuda/combine/warp_merge.h"
 #include "cuda/runtime.h"
 #include "cuda/work_of.h"
 #include "flash_mla/plan.h"
 #include "schedule/layout.h"
+#include "schedule/number_splits.h"
 
 namespace flash_mla::cuda {
 namespace {
 
-constexpr int kWarps = 4;  // rows of a thread block
-constexpr int kLanes = 32;
-constexpr int kColumnsPerLane = kLatentDim / kLanes;
-constexpr int kVectors = kColumnsPerLane / 4;  // float4 loads of a lane, 128 columns apart
+constexpr int kWarps = 8;
+constexpr int kColumns = kWarpLanes * 4;  // of a thread block
+constexpr int kColumnGroups = kLatentDim / kColumns;
+constexpr int kRowsPerBlock = 64;  // thread blocks for each 64 rows of a unit
 
 struct CombineParams {
   Work work;
-  const ScheduleHeader* header;
   const PartRecord* parts;
   const float* partial_out;  // [slots, rows_per_unit, 512]
   const float* partial_lse;  // [slots, rows_per_unit]
   RowsView out, lse;
 };
 
-// The cut unit that a part begins.
+// The cut unit that a part found begun (`tail` false) or left unfinished.
 struct CutUnit {
-  std::int32_t request, kv_head, first_row, num_rows;
-  std::int32_t first_slot, num_splits;  // 0: the part begins none
+  std::int32_t request = 0, kv_head = 0, first_row = 0;
+  std::int32_t num_rows = 0;    // 0: there is no such unit
+  std::int32_t first_slot = 0;  // of its splits
+  std::int32_t num_splits = 0;
+  std::int32_t split = 0;  // the part's own
 };
 
-__device__ CutUnit find_cut_unit(const CombineParams& params, int part) {
-  const PartRecord& next = params.parts[part + 1];
-  CutUnit unit = {};
-  if (next.block == 0 || next.head_first_part != part || next.request >= params.work.batch) return unit;
-  const std::int32_t bundles = params.work.bundles(next.request);
-  if (bundles == 0) return unit;
-  const std::int32_t bundle = next.sub % bundles;
-  const PartRecord& own = params.parts[part];
-  unit.request = next.request;
-  unit.kv_head = next.sub / bundles;
-  unit.first_row = bundle * params.work.rows_per_unit;
-  unit.num_rows = min_of(params.work.rows(next.request) - unit.first_row, params.work.rows_per_unit);
-  unit.first_slot = own.first_slot + (own.block > 0 ? 1 : 0);
-  unit.num_splits = next.head_last_part - next.head_first_part + 1;
+__device__ CutUnit find_cut_unit(const Work& work, const PartRecord* parts, std::int32_t part, bool tail) {
+  const PartRecord &own = parts[part], &next = parts[part + 1];
+  const PartRecord& at = tail ? next : own;
+  CutUnit unit;
+  if (at.block == 0 || (tail && own.block > 0 && same_unit(own, next))) return unit;
+  // Lengths may have changed since schedule: nothing out of bounds, whatever the values.
+  if (at.request >= work.batch || at.sub >= work.subs(at.request)) return unit;
+  const std::int32_t bundles = work.bundles(at.request), bundle = at.sub % bundles;
+  unit.request = at.request;
+  unit.kv_head = at.sub / bundles;
+  unit.first_row = bundle * work.rows_per_unit;
+  unit.num_rows = min_of(work.rows(at.request) - unit.first_row, work.rows_per_unit);
+  unit.num_splits = at.head_last_part - at.head_first_part + 1;
+  unit.split = part - at.head_first_part;
+  unit.first_slot = own.first_slot + (tail && own.block > 0 ? 1 : 0) - unit.split;
   return unit;
 }
 
+// The result of one row and 128 columns, four a lane.
 template <class Element>
-__device__ void store(Element* to, float4 v) {
-  const Element elements[4] = {static_cast<Element>(v.x), static_cast<Element>(v.y), static_cast<Element>(v.z),
-                               static_cast<Element>(v.w)};
-  uint2 bits;
-  memcpy(&bits, elements, sizeof bits);
-  *reinterpret_cast<uint2*>(to) = bits;
-}
-
-template <class Element>
-__global__ void __launch_bounds__(kWarps* kLanes) combine(const __grid_constant__ CombineParams params) {
-  const CutUnit unit = find_cut_unit(params, blockIdx.x);
-  const int row = blockIdx.y * kWarps + threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
-  if (row >= (unit.num_splits > 0 ? unit.num_rows : 0)) return;
-
-  const std::int64_t rows_per_unit = params.work.rows_per_unit;
-  const std::int64_t first = unit.first_slot * rows_per_unit + row;
-  const auto lse_of = [&](int split) { return params.partial_lse[first + split * rows_per_unit]; };
-  const MergedLse merged = merge_lse(unit.num_splits, lse_of);
-
-  float4 sum[kVectors] = {};
-  for (int split = 0; split < unit.num_splits; ++split) {
-    const float factor = merged.factor(lse_of(split));
-    if (factor == 0.f) continue;
-    const auto* partial =
-        reinterpret_cast<const float4*>(params.partial_out + (first + split * rows_per_unit) * kLatentDim);
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const float4 o = partial[i * kLanes + lane];
-      sum[i].x += factor * o.x, sum[i].y += factor * o.y, sum[i].z += factor * o.z, sum[i].w += factor * o.w;
-    }
-  }
-
+__device__ void store_row(const CombineParams& params, const CutUnit& unit, int row, int column, float4 out,
+                          float lse) {
   const QueryHead at = unpack_row(unit.first_row + row, unit.kv_head, params.work.heads_per_kv);
   const std::int64_t token = params.work.first_query(unit.request) + at.query;
   const auto offset = [&](const RowsView& view) {
     return unit.request * view.batch_stride + token * view.token_stride + at.head * view.head_stride;
   };
-  Element* out = static_cast<Element*>(params.out.data) + offset(params.out);
-#pragma unroll
-  for (int i = 0; i < kVectors; ++i) store(out + (i * kLanes + lane) * 4, sum[i]);
-  if (lane == 0 && params.lse.data != nullptr) {
-    static_cast<float*>(params.lse.data)[offset(params.lse)] = lse_for_api(merged.lse());
+  store4(static_cast<Element*>(params.out.data) + offset(params.out) + column, out);
+  if (column == 0 && params.lse.data != nullptr) {
+    static_cast<float*>(params.lse.data)[offset(params.lse)] = lse_for_api(lse);
+  }
+}
+
+// Adds the sums of the warps that share a row, in order, for the first of them.
+__device__ void add_warps(float4 (&sums)[kWarps][kWarpLanes], int warps_per_row, float4* sum) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes, warp = static_cast<int>(threadIdx.x) / kWarpLanes;
+  sums[warp][lane] = *sum;
+  __syncthreads();
+  if (warp % warps_per_row != 0) return;
+  for (int other = warp + 1; other < warp + warps_per_row; ++other) {
+    const float4 more = sums[other][lane];
+    sum->x += more.x, sum->y += more.y, sum->z += more.z, sum->w += more.w;
+  }
+}
+
+template <class Element>
+__global__ void __launch_bounds__(kWarps* kWarpLanes, 2) combine(const __grid_constant__ CombineParams params) {
+  __shared__ float4 sums[kWarps][kWarpLanes];
+  const CutUnit unit = find_cut_unit(params.work, params.parts, static_cast<std::int32_t>(blockIdx.x), blockIdx.z == 1);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpLanes, warp = static_cast<int>(threadIdx.x) / kWarpLanes;
+  const int column = static_cast<int>(blockIdx.y) % kColumnGroups * kColumns + lane * 4;
+  const int groups = static_cast<int>(gridDim.y) / kColumnGroups;  // thread blocks that share the part's rows
+  const int first_row = unit.split * groups + static_cast<int>(blockIdx.y) / kColumnGroups;
+  const int row_stride = unit.num_splits * groups;
+  if (first_row >= unit.num_rows) return;
+
+  const int rows = ceil_div(unit.num_rows - first_row, row_stride);
+  int warps_per_row = 1;
+  while (2 * warps_per_row * rows <= kWarps) warps_per_row *= 2;
+  const int share = ceil_div(unit.num_splits, warps_per_row), begin = warp % warps_per_row * share;
+
+  // Several warps a row: all rows are in flight at once, so the loop runs once.
+  const int slot = warp / warps_per_row, rows_at_once = kWarps / warps_per_row;
+  for (int i = slot; i < rows + slot; i += rows_at_once) {
+    const int row = first_row + i * row_stride;
+    const auto at = [&](int split) {
+      return (unit.first_slot + split) * static_cast<std::int64_t>(params.work.rows_per_unit) + row;
+    };
+    const auto lse_of = [&](int split) { return params.partial_lse[at(split)]; };
+    const auto load = [&](int split, int) { return load4(params.partial_out + at(split) * kLatentDim + column); };
+    MergedLse merged;
+    float4 sum[1] = {};
+    if (i < rows) {
+      merged = warp_merge_lse(unit.num_splits, lse_of);
+      warp_add_partials(merged, begin, min_of(begin + share, unit.num_splits), lse_of, load, sum);
+    }
+    if (warps_per_row > 1) add_warps(sums, warps_per_row, &sum[0]);
+    if (i < rows && warp % warps_per_row == 0) store_row<Element>(params, unit, row, column, sum[0], merged.lse());
   }
 }
 
@@ -110,21 +126,20 @@ __global__ void __launch_bounds__(kWarps* kLanes) combine(const __grid_constant_
 Status launch_combine(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
                       const void* schedule_memory, void* scratch, cudaStream_t stream) noexcept {
   if (num_parts < 2) return {};
-  const ScratchLayout layout{num_parts, rows_per_unit};
   CombineParams params = {work_of(problem, rows_per_unit),
-                          ScheduleLayout::header(schedule_memory),
                           ScheduleLayout::parts(schedule_memory),
                           ScratchLayout::partial_out(scratch),
-                          layout.partial_lse(scratch),
+                          ScratchLayout{num_parts, rows_per_unit}.partial_lse(scratch),
                           problem.out,
                           problem.lse};
   const std::int64_t heads = problem.num_heads_q / problem.num_heads_kv;
   const std::int64_t rows = min_of<std::int64_t>(rows_per_unit, problem.batch.seqlen_q * heads);
-  const dim3 grid(static_cast<unsigned>(num_parts - 1), static_cast<unsigned>(ceil_div<std::int64_t>(rows, kWarps)));
+  const std::int64_t groups = max_of<std::int64_t>(ceil_div<std::int64_t>(rows, kRowsPerBlock), 1) * kColumnGroups;
+  const dim3 grid(static_cast<unsigned>(num_parts), static_cast<unsigned>(groups), 2);
   const void* kernel = problem.dtype == DType::bf16 ? reinterpret_cast<const void*>(&combine<__nv_bfloat16>)
                                                     : reinterpret_cast<const void*>(&combine<__half>);
   void* arguments[] = {&params};
-  FLASH_MLA_CUDA_TRY(cudaLaunchKernel, kernel, grid, dim3(kWarps * kLanes), arguments, 0, stream);
+  FLASH_MLA_CUDA_TRY(cudaLaunchKernel, kernel, grid, dim3(kWarps * kWarpLanes), arguments, 0, stream);
   return {};
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "core/int_math.h"
 #include "core/partial.h"
 #include "cuda/block_scan.h"
 
@@ -35,11 +36,11 @@ __device__ __forceinline__ MergedLse warp_merge_lse(int n, LseOf lse_of) {
 }
 
 // sum += factor_i * o_i over partials begin .. end - 1 in order, with load(i, vector) one of the lane's vectors of o_i.
-// A partial whose factor is 0 is not read: it may hold anything. Four partials' loads are in flight at a time.
+// A partial whose factor is 0 is not read: it may hold anything. Loads of several partials are in flight at a time.
 template <int kVectors, class LseOf, class Load>
 __device__ __forceinline__ void warp_add_partials(const MergedLse& merged, int begin, int end, LseOf lse_of, Load load,
                                                   float4 (&sum)[kVectors]) {
-  constexpr int kInFlight = 4;
+  constexpr int kInFlight = kVectors == 1 ? 8 : 4;
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   for (int first = begin; first < end; first += kWarpLanes) {
     const float own = first + lane < end ? merged.factor(lse_of(first + lane)) : 0.0f;
