@@ -1,3 +1,4 @@
+// The mask against its definition, token by token.
 #include "core/mask.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Rows and (query, head) pairs: a bijection in the documented order.
 #include "core/row_packing.h"
 
 #include <gtest/gtest.h>
