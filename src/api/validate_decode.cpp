@@ -1,3 +1,4 @@
+// decode: the tensors of a layer, the two memories and, on the CPU, the values of lengths, table and schedule.
 #include <array>
 #include <cmath>
 

@@ -1,3 +1,4 @@
+// merge: the partial results and where they go.
 #include "api/cache_checks.h"
 #include "api/limits.h"
 #include "api/message.h"

@@ -1,3 +1,4 @@
+// plan: bounds, heads, page size; devices, for all calls that name one.
 #include "api/limits.h"
 #include "api/message.h"
 #include "api/validate.h"

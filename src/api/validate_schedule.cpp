@@ -1,3 +1,4 @@
+// schedule: the lengths of a step and the schedule memory.
 #include "api/batch_checks.h"
 #include "api/limits.h"
 #include "api/message.h"
