@@ -46,6 +46,7 @@ struct Shared {
   BlockScratch<WorkTotals> totals;
   BlockScratch<ShareTimes> times;
   BlockScratch<std::int64_t> sums;
+  BlockScratch<std::int32_t> counts;
 };
 
 class Scheduler {
@@ -166,9 +167,9 @@ class Scheduler {
       return rule == CutRule::whole ? shared_.cuts[thread].whole : shared_.cuts[thread].fine;
     };
     const bool works = has_part && cut(thread_ + 1).cost > cut(thread_).cost;
-    const Scanned<std::int64_t> working = block_scan(std::int64_t{works ? 1 : 0}, shared_.sums);
+    const Scanned<std::int32_t> working = block_scan(works ? 1 : 0, shared_.counts);
     if (works) parts_[*used + working.before] = record_at(cut(thread_));
-    *used += static_cast<std::int32_t>(working.total);
+    *used += working.total;
   }
 
   // Writes the positions of all parts that get a piece; returns how many these are.
@@ -185,15 +186,15 @@ class Scheduler {
       parts_[part] = record_at(end_cut(work_, 0));
     }
     __syncthreads();  // positions are written, which threads that number other parts read
-    std::int64_t slots = 0;
+    std::int32_t slots = 0;
     FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first <= num_parts_; first += threads_) {
       const std::int32_t part = first + thread_;
-      const std::int64_t partials = part < num_parts_ ? partials_of(parts_, part) : 0;
-      const Scanned<std::int64_t> slot = block_scan(partials, shared_.sums);
-      if (part <= num_parts_) number_part(parts_, part, used, static_cast<std::int32_t>(slots + slot.before));
+      const std::int32_t partials = part < num_parts_ ? partials_of(parts_, part) : 0;
+      const Scanned<std::int32_t> slot = block_scan(partials, shared_.counts);
+      if (part <= num_parts_) number_part(parts_, part, used, slots + slot.before);
       slots += slot.total;
     }
-    if (thread_ == 0) *header_ = make_header(work_, totals, num_parts_, static_cast<std::int32_t>(slots));
+    if (thread_ == 0) *header_ = make_header(work_, totals, num_parts_, slots);
   }
 
   const Work& work_;

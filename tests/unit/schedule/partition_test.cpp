@@ -138,7 +138,9 @@ TEST(Partition, RandomSteps) {
 
 TEST(Partition, LargeBatches) {
   std::mt19937 random(8);
-  for (std::int32_t batch : {1023, 1024, 1025, 2047, 2048, 2500, 12000, 16384, 16385, 20000}) {
+  std::vector<std::int32_t> batches = {511, 512, 513, 1024, 1025, 2500, 12000, 16384, 16385, 20000};
+  for (int i = 0; i < 10; ++i) batches.push_back(static_cast<std::int32_t>(random() % 20001));
+  for (std::int32_t batch : batches) {
     for (std::int32_t num_parts : kPartCounts) {
       Step step = draw_step(random, batch);
       step.rows_per_unit = 64, step.seqlen_q = 2, step.num_heads_kv = std::min(step.num_heads_kv, 2);
