@@ -15,7 +15,7 @@ for preset in "$@"; do
   built=$SECONDS
   echo "==== $preset: test"
   log=build/$preset/test.log
-  ctest --preset "$preset" --parallel "$(nproc)" 2>&1 | tee "$log" | grep -v ' Passed  '
+  ctest --preset "$preset" --parallel "$(nproc)" 2>&1 | tee "$log" | grep -vE ' Passed  |^ +Start '
   # "98% tests passed, 2 tests failed out of 100"
   summary=$(grep -E '^[0-9]+% tests passed' "$log" | tail -1)
   if [[ $summary =~ ,\ ([0-9]+)\ tests?\ failed\ out\ of\ ([0-9]+) ]]; then
