@@ -10,18 +10,12 @@
 
 #include "core/host_device.h"
 #include "core/int_math.h"
-#include "flash_mla/plan.h"
 
 namespace flash_mla {
 
 FLASH_MLA_HOST_DEVICE constexpr std::int32_t visible_tokens(std::int32_t length, std::int32_t num_queries,
                                                             std::int32_t query, bool causal) {
   return causal ? min_of(length, max_of(length - num_queries + query + 1, 0)) : length;
-}
-
-// Columns of a block that a row sees: the first n of 64.
-FLASH_MLA_HOST_DEVICE constexpr std::int32_t visible_in_block(std::int32_t visible, std::int32_t block) {
-  return min_of(max_of(visible - block * kBlockTokens, 0), kBlockTokens);
 }
 
 }  // namespace flash_mla

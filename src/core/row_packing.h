@@ -21,9 +21,4 @@ FLASH_MLA_HOST_DEVICE constexpr QueryHead unpack_row(std::int32_t row, std::int3
   return {row / heads_per_kv, kv_head * heads_per_kv + row % heads_per_kv};
 }
 
-// The row within the head's own kv head.
-FLASH_MLA_HOST_DEVICE constexpr std::int32_t pack_row(QueryHead at, std::int32_t heads_per_kv) {
-  return at.query * heads_per_kv + at.head % heads_per_kv;
-}
-
 }  // namespace flash_mla
