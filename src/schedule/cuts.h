@@ -40,7 +40,7 @@ struct WeightTable {
   }
   FLASH_MLA_HOST_DEVICE static std::int32_t chunks_of(std::int32_t batch) { return ceil_div(batch, chunk_of(batch)); }
 
-  // The unit at 0 <= offset < total.
+  // The unit at 0 <= offset < total. Request work.batch if lengths changed since the table was filled.
   template <class Weight>
   FLASH_MLA_HOST_DEVICE UnitAt find(const Work& work, Weight weight, std::int64_t offset, std::int32_t* request) const {
     const std::int32_t chunk = chunk_of(work.batch);
@@ -50,7 +50,7 @@ struct WeightTable {
       (before[middle] <= offset ? low : high) = middle;
     }
     offset -= before[low];
-    FLASH_MLA_NO_UNROLL for (std::int32_t r = low * chunk;; ++r) {
+    FLASH_MLA_NO_UNROLL for (std::int32_t r = low * chunk; r < work.batch; ++r) {
       const RequestUnits units(work, r);
       const std::int64_t total = units.total(weight);
       if (offset < total) {
@@ -59,6 +59,8 @@ struct WeightTable {
       }
       offset -= total;
     }
+    *request = work.batch;
+    return {};
   }
 };
 
