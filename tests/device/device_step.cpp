@@ -2,9 +2,7 @@
 
 #include <cstring>
 
-#include "core/backend.h"
 #include "reference/compare.h"
-#include "schedule/partition.h"
 
 namespace flash_mla::test {
 namespace {
@@ -32,32 +30,18 @@ DeviceStep::DeviceStep(const reference::Problem& problem, std::int32_t num_parts
       scratch_(plan_.scratch_bytes()) {
   for (const reference::Buffer& buffer : problem.buffers()) {
     buffers_.emplace_back(buffer.bytes());
-    buffers_.back().upload(buffer.data());
     bases_.push_back(buffers_.back().data());
   }
+  upload();
   args_ = problem.relocate(problem.decode_args(), bases_, kGpu);
   schedule_args_ = problem.relocate(problem.schedule_args(), bases_, kGpu);
   schedule_memory_.fill(0xff);
   scratch_.fill(0xff);  // NaN
 }
 
-void DeviceStep::schedule_on_host() {
-  const ScheduleArgs& args = problem_.schedule_args();
-  const PlanConfig& config = plan_.config();
-  Work work;
-  work.batch = problem_.batch();
-  work.seqlen_q = args.seqlen_q > 0 ? args.seqlen_q : config.max_seqlen_q;
-  work.cache_seqlens = static_cast<const std::int32_t*>(args.cache_seqlens.data);
-  work.cache_seqlens_stride = args.cache_seqlens.strides[0];
-  work.cu_seqlens_q = static_cast<const std::int32_t*>(args.cu_seqlens_q.data);
-  work.heads_per_kv = config.num_heads_q / config.num_heads_kv;
-  work.num_heads_kv = config.num_heads_kv;
-  work.rows_per_unit = plan_.rows_per_unit();
-  work.causal = config.causal;
-  const CostModel cost{PlanAccess::cost_fixed(plan_), PlanAccess::cost_block(plan_), PlanAccess::cost_merge(plan_)};
-  std::vector<std::byte> memory(static_cast<std::size_t>(plan_.schedule_bytes()));
-  make_schedule(work, cost, plan_.num_parts(), memory.data());
-  schedule_memory_.upload(memory.data());
+void DeviceStep::upload() {
+  synchronize();
+  for (std::size_t i = 0; i < buffers_.size(); ++i) buffers_[i].upload(problem_.buffers()[i].data());
 }
 
 Status DeviceStep::schedule() {
@@ -107,9 +91,8 @@ testing::AssertionResult matches_reference(const reference::Problem& problem, st
 testing::AssertionResult run(reference::Problem& problem, std::int32_t num_parts) {
   problem.clear_results();
   DeviceStep step(problem, num_parts);
-  step.schedule_on_host();
-  if (const Status status = step.decode(); !status.ok()) {
-    return testing::AssertionFailure() << status.message() << " in " << describe(problem.spec());
+  for (const Status& status : {step.schedule(), step.decode()}) {
+    if (!status.ok()) return testing::AssertionFailure() << status.message() << " in " << describe(problem.spec());
   }
   step.fetch_results();
   return testing::AssertionSuccess();

@@ -19,14 +19,15 @@ class DeviceStep {
   explicit DeviceStep(const reference::Problem& problem, std::int32_t num_parts = 0);
 
   [[nodiscard]] const Plan& plan() const { return plan_; }
-  [[nodiscard]] const DecodeArgs& args() const { return args_; }
+  // On the device; a test may change them.
+  [[nodiscard]] DecodeArgs& args() { return args_; }
+  [[nodiscard]] ScheduleArgs& schedule_args() { return schedule_args_; }
   [[nodiscard]] Stream stream() const { return {stream_.handle}; }
 
-  // On the host, uploaded.
-  void schedule_on_host();
-  // By the library.
+  // Copies the problem's buffers to the device, after a test changed them.
+  void upload();
+  // Both enqueue on stream().
   Status schedule();
-  // Enqueues one decode.
   Status decode();
   // Waits, and copies out and lse to the problem's buffers.
   void fetch_results();

@@ -9,6 +9,7 @@
 #include "core/row_packing.h"
 #include "cuda/combine/combine.h"
 #include "cuda/combine/warp_merge.h"
+#include "cuda/ptx/dependent_launch.h"
 #include "cuda/runtime.h"
 #include "cuda/work_of.h"
 #include "flash_mla/plan.h"
@@ -88,7 +89,9 @@ __device__ void add_warps(float4 (&sums)[kWarps][kWarpLanes], int warps_per_row,
 template <class Element>
 __global__ void __launch_bounds__(kWarps* kWarpLanes, 2) combine(const __grid_constant__ CombineParams params) {
   __shared__ float4 sums[kWarps][kWarpLanes];
+  // The schedule and the lengths are older than the decode kernel, the partials are not.
   const CutUnit unit = find_cut_unit(params.work, params.parts, static_cast<std::int32_t>(blockIdx.x), blockIdx.z == 1);
+  ptx::wait_for_prerequisites();
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes, warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   const int column = static_cast<int>(blockIdx.y) % kColumnGroups * kColumns + lane * 4;
   const int groups = static_cast<int>(gridDim.y) / kColumnGroups;  // thread blocks that share the part's rows
@@ -135,11 +138,19 @@ Status launch_combine(const DecodeProblem& problem, std::int32_t num_parts, std:
   const std::int64_t heads = problem.num_heads_q / problem.num_heads_kv;
   const std::int64_t rows = min_of<std::int64_t>(rows_per_unit, problem.batch.seqlen_q * heads);
   const std::int64_t groups = max_of<std::int64_t>(ceil_div<std::int64_t>(rows, kRowsPerBlock), 1) * kColumnGroups;
-  const dim3 grid(static_cast<unsigned>(num_parts), static_cast<unsigned>(groups), 2);
   const void* kernel = problem.dtype == DType::bf16 ? reinterpret_cast<const void*>(&combine<__nv_bfloat16>)
                                                     : reinterpret_cast<const void*>(&combine<__half>);
+  cudaLaunchAttribute early = {};  // begins under the decode kernel's tail
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(num_parts), static_cast<unsigned>(groups), 2);
+  config.blockDim = dim3(kWarps * kWarpLanes);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = 1;
   void* arguments[] = {&params};
-  FLASH_MLA_CUDA_TRY(cudaLaunchKernel, kernel, grid, dim3(kWarps * kWarpLanes), arguments, 0, stream);
+  FLASH_MLA_CUDA_TRY(cudaLaunchKernelExC, &config, kernel, arguments);
   return {};
 }
 

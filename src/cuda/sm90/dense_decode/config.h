@@ -24,9 +24,9 @@ inline constexpr int kWarpgroupThreads = 128;
 inline constexpr int kWarpgroupWarps = 4;
 inline constexpr int kThreads = 4 * kWarpgroupThreads;
 inline constexpr int kLaunchRegisters = 128;
-inline constexpr int kScoresRegisters = 128;
+inline constexpr int kScoresRegisters = 120;
 inline constexpr int kValuesRegisters = 176;
-inline constexpr int kLoadRegisters = 32;
+inline constexpr int kLoadRegisters = 40;
 static_assert(kScoresRegisters + 2 * kValuesRegisters + kLoadRegisters == 4 * kLaunchRegisters);
 
 enum class Side : int { left = 0, right = 1 };  // value columns 0-255, 256-511

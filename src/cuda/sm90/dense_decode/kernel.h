@@ -9,8 +9,7 @@
 // The loader's warpgroup also has the dealer, which walks over the tiles.
 #pragma once
 
-#include <new>
-
+#include "cuda/ptx/dependent_launch.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/ptx/warpgroup.h"
 #include "cuda/sm90/dense_decode/load.h"
@@ -32,9 +31,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     init_barriers(smem);
     ptx::fence_barrier_init();
-    new (smem.cursor) TileCursor(params.work, *params.header, params.parts, blockIdx.x / params.cohort);
   }
   __syncthreads();
+  ptx::launch_dependents();  // the combine kernel, which waits for this one's end before it reads a partial
 
   // One if / else over whole warpgroups: the compiler plans registers by it.
   if (warpgroup == 3) {

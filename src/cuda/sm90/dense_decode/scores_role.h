@@ -1,7 +1,7 @@
 // The scores role: one warpgroup computes S, the softmax's numerators P and the rows' sums.
 //
-//   waits for q_landed, k_landed, p_fetched, sums_fetched
-//   announces q_released, k_released (rope slice), scores_done, p_published, sums_published; writes lse
+//   waits for q_landed, k_landed, p_fetched
+//   announces q_released, k_released (rope slice), scores_done, p_published; writes lse
 #pragma once
 
 #include "core/mask.h"
@@ -36,17 +36,13 @@ __device__ __forceinline__ Visibility find_visibility(const Work& work, const Ti
   return v;
 }
 
-// Sums of the whole rows to the values roles, lse to memory.
-__device__ __forceinline__ void publish_sums(SharedMemory& smem, const DecodeParams& params, const TileRecord& tile,
-                                             const RowState& rows) {
+__device__ __forceinline__ void write_lse(const DecodeParams& params, const TileRecord& tile, const RowState& rows) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int row = tile::accumulator_row(warp, lane, 2 * h);
     const float sum = row_sum(rows.sum[h]);
-    if (lane % 4 != 0) continue;
-    smem.inverse_sum[row] = sum == 0.f ? 0.f : 1.f / sum;
-    if (row >= tile.num_rows) continue;
+    if (lane % 4 != 0 || row >= tile.num_rows) continue;
     const float lse = sum == 0.f ? kNegativeInfinity : (rows.reference[h] + log2f(sum)) * kLn2;
     if (tile.slot >= 0) {
       params.partial_lse[static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row] =
@@ -61,7 +57,7 @@ template <class Element>
 __device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParams& params) {
   const int lane = threadIdx.x % 32;
   TileReader tiles;
-  std::uint32_t blocks = 0, query_tiles = 0, finished = 0;
+  std::uint32_t blocks = 0, query_tiles = 0;
   while (const TileRecord* tile = tiles.next(smem)) {
     const int begin = tile->block_begin, end = tile->block_end;
     const Visibility v = find_visibility(params.work, *tile);
@@ -92,10 +88,7 @@ __device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParam
       __syncwarp();
       if (lane == 0) smem.p_published.arrive();
     }
-    smem.sums_fetched.wait((finished++ & 1) ^ 1);
-    publish_sums(smem, params, *tile, rows);
-    __syncwarp();
-    if (lane == 0) smem.sums_published.arrive();
+    write_lse(params, *tile, rows);
     tiles.finish(smem);
   }
 }

@@ -26,6 +26,11 @@ struct TileRecord {
   std::int32_t first_query;  // ragged: the request's first query token; 0 otherwise
 };
 
+struct DealerState {
+  Tile tile;
+  alignas(TileCursor) unsigned char cursor[sizeof(TileCursor)];
+};
+
 struct SharedMemory {
   Slice q[kSlices];
   Slice k[kStages][kSlices];  // the first 8 are V as well
@@ -33,9 +38,8 @@ struct SharedMemory {
 
   float rescale[kRows];                           // factor of O before this block's product
   std::uint32_t rescale_wanted[kWarpgroupWarps];  // by any of the warp's 16 rows
-  float inverse_sum[kRows];                       // 1 / sum of P; 0 where a row saw nothing
   TileRecord tiles[kTileSlots];
-  alignas(TileCursor) unsigned char cursor[sizeof(TileCursor)];  // the dealer's: its warpgroup has few registers
+  DealerState dealer;
 
   ptx::Barrier tile_dealt[kTileSlots];        // dealer -> all
   ptx::Barrier tile_finished[kTileSlots];     // all -> dealer
@@ -46,8 +50,6 @@ struct SharedMemory {
   ptx::Barrier scores_done;                   // scores -> right: the tensor cores have finished Q K^T of a block
   ptx::Barrier p_published;                   // scores -> left, right: p, rescale, rescale_wanted
   ptx::Barrier p_fetched;                     // left, right -> scores
-  ptx::Barrier sums_published;                // scores -> left, right: inverse_sum
-  ptx::Barrier sums_fetched;                  // left, right -> scores
 };
 
 inline constexpr int kSharedMemoryLimitBytes = 227 * 1024;
@@ -68,8 +70,6 @@ inline void __device__ init_barriers(SharedMemory& smem) {
   smem.scores_done.init(kWarpgroupWarps);
   smem.p_published.init(kWarpgroupWarps);
   smem.p_fetched.init(2 * kWarpgroupWarps);
-  smem.sums_published.init(kWarpgroupWarps);
-  smem.sums_fetched.init(2 * kWarpgroupWarps);
 }
 
 }  // namespace flash_mla::sm90

@@ -90,15 +90,17 @@ __device__ __forceinline__ void write_probabilities(SharedMemory& smem, const fl
   }
 }
 
-// Raises the references of the warp's rows to their maxima so far; returns the factors for what was accumulated.
+// Raises the references of those of the warp's rows that lag; returns the factors for what was accumulated. A row is
+// judged by itself, so its result does not depend on the rows beside it.
+template <class Element>
 __device__ __forceinline__ void raise_references(RowState& rows, const float (&maximum)[2], float scale_log2,
                                                  float (&factor)[2]) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const float old = rows.reference[h];
-    rows.reference[h] = fmaxf(old, row_max(maximum[h]) * scale_log2);
-    factor[h] =
-        old == kNegativeInfinity ? 1.f : ptx::exp2_approx(old - rows.reference[h]);  // nothing accumulated yet: 1
+    const float old = rows.reference[h], highest = row_max(maximum[h]) * scale_log2;
+    const bool lags = highest > old + kMaxLag<Element>;
+    if (lags) rows.reference[h] = highest;
+    factor[h] = lags && old != kNegativeInfinity ? ptx::exp2_approx(old - highest) : 1.f;
     rows.sum[h] *= factor[h];
   }
 }
@@ -116,7 +118,7 @@ __device__ __forceinline__ void write_softmax(SharedMemory& smem, const float (&
   const bool rescale = __any_sync(kAllLanes, lags);
   if (rescale) {
     float factor[2];
-    raise_references(rows, maximum, scale_log2, factor);
+    raise_references<Element>(rows, maximum, scale_log2, factor);
     write_probabilities<Element, false>(smem, s, scale_log2, rows.reference, sum, maximum);
     if (lane % 4 == 0) {
       smem.rescale[tile::accumulator_row(warp, lane, 0)] = factor[0];

@@ -3,37 +3,41 @@
 //   announces tile_dealt; waits for tile_finished
 #pragma once
 
+#include <new>
+
 #include "cuda/sm90/dense_decode/params.h"
 #include "cuda/sm90/dense_decode/smem.h"
 
 namespace flash_mla::sm90 {
 
-inline __device__ TileRecord make_record(const Work& work, const Tile& tile, int row_in_unit) {
-  return {.request = tile.request,
-          .kv_head = tile.kv_head,
-          .first_row = tile.first_row + row_in_unit,
-          .num_rows = min_of(tile.num_rows - row_in_unit, kRows),
-          .block_begin = tile.block_begin,
-          .block_end = tile.block_end,
-          .slot = tile.slot,
-          .row_in_unit = row_in_unit,
-          .length = work.length(tile.request),
-          .queries = work.queries(tile.request),
-          .first_query = work.first_query(tile.request)};
+inline __device__ void write_record(TileRecord& record, const Work& work, const Tile& tile, int row_in_unit) {
+  record.request = tile.request;
+  record.kv_head = tile.kv_head;
+  record.first_row = tile.first_row + row_in_unit;
+  record.num_rows = min_of(tile.num_rows - row_in_unit, kRows);
+  record.block_begin = tile.block_begin;
+  record.block_end = tile.block_end;
+  record.slot = tile.slot;
+  record.row_in_unit = row_in_unit;
+  record.length = work.length(tile.request);
+  record.queries = work.queries(tile.request);
+  record.first_query = work.first_query(tile.request);
 }
 
+// The dealer's state lives in shared memory, for its warpgroup has few registers.
 inline __device__ void deal_tiles(SharedMemory& smem, const DecodeParams& params) {
-  TileCursor& cursor = *reinterpret_cast<TileCursor*>(smem.cursor);
+  DealerState& dealer = smem.dealer;
+  TileCursor& cursor =
+      *new (dealer.cursor) TileCursor(params.work, *params.header, params.parts, blockIdx.x / params.cohort);
   const int row_in_unit = static_cast<int>(blockIdx.x % params.cohort) * kRows;
   for (std::uint32_t dealt = 0;; ++dealt) {
-    Tile tile;
     bool more;
-    do more = cursor.next(&tile);
-    while (more && tile.num_rows <= row_in_unit);
+    do more = cursor.next(&dealer.tile);
+    while (more && dealer.tile.num_rows <= row_in_unit);
     const std::uint32_t slot = dealt % kTileSlots;
     smem.tile_finished[slot].wait(((dealt / kTileSlots) & 1) ^ 1);
     if (more) {
-      smem.tiles[slot] = make_record(params.work, tile, row_in_unit);
+      write_record(smem.tiles[slot], params.work, dealer.tile, row_in_unit);
     } else {
       smem.tiles[slot].request = -1;
     }

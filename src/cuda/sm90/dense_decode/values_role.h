@@ -1,11 +1,16 @@
 // The values roles, left and right: one warpgroup each accumulates O = P V for its 256 of the 512 columns.
 //
-//   waits for p_published, sums_published; right also for scores_done of the next block, so that its product runs on
-//   the tensor cores while the scores role is busy with the softmax
-//   announces p_fetched, k_released (own slices), sums_fetched; writes out or the partial
+//   waits for p_published; right also for scores_done of the next block, so that its product runs on the tensor cores
+//   while the scores role is busy with the softmax
+//   announces p_fetched, k_released (own slices); writes out or the partial
+//
+// O is divided by the sum of P as it was multiplied, rounded: then the rounding of a dominating weight cancels. (The
+// reference of softmax.h lags, so that weight is no power of two.) Each role adds up P for itself, as a product with
+// ones.
 #pragma once
 
 #include "cuda/ptx/fence.h"
+#include "cuda/ptx/mma.h"
 #include "cuda/sm90/dense_decode/queries.h"
 #include "cuda/sm90/dense_decode/scores.h"
 #include "cuda/sm90/dense_decode/softmax.h"
@@ -20,10 +25,23 @@ inline constexpr int kPieceColumns = kPieceSlices * tile::kSliceColumns;
 inline constexpr int kPieceRegisters = kPieceColumns / 2;
 inline constexpr int kBlockSteps = kBlockTokens / tile::kStepK;
 
-// Columns [256 side, 256 side + 256) of O.
-using Accumulators = float[kPieces][kPieceRegisters];
+// Of the thread's two rows: columns [256 side, 256 side + 256) of O, and the sum of P (twice).
+struct Accumulators {
+  float o[kPieces][kPieceRegisters];
+  float sum[4];
+};
 
-__device__ __forceinline__ void rescale(const SharedMemory& smem, Accumulators& o) {
+__device__ __forceinline__ void clear(Accumulators& acc) {
+#pragma unroll
+  for (int piece = 0; piece < kPieces; ++piece) {
+#pragma unroll
+    for (float& x : acc.o[piece]) x = 0.f;
+  }
+#pragma unroll
+  for (float& x : acc.sum) x = 0.f;
+}
+
+__device__ __forceinline__ void rescale(const SharedMemory& smem, Accumulators& acc) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
   if (!smem.rescale_wanted[warp]) return;
   const float factor[2] = {smem.rescale[tile::accumulator_row(warp, lane, 0)],
@@ -31,8 +49,10 @@ __device__ __forceinline__ void rescale(const SharedMemory& smem, Accumulators& 
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
 #pragma unroll
-    for (int i = 0; i < kPieceRegisters; ++i) o[piece][i] *= factor[i / 2 % 2];
+    for (int i = 0; i < kPieceRegisters; ++i) acc.o[piece][i] *= factor[i / 2 % 2];
   }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) acc.sum[i] *= factor[i / 2];
 }
 
 __device__ __forceinline__ void fetch_probabilities(const SharedMemory& smem, std::uint32_t (&p)[kBlockSteps][4]) {
@@ -41,6 +61,13 @@ __device__ __forceinline__ void fetch_probabilities(const SharedMemory& smem, st
   for (int step = 0; step < kBlockSteps; ++step) {
     ptx::load_matrix_x4(smem.p.bytes + tile::fragment_bytes(warp, lane, step), p[step]);
   }
+}
+
+template <class Element>
+__device__ __forceinline__ void add_sums(const std::uint32_t (&p)[kBlockSteps][4], float (&sum)[4]) {
+  const std::uint32_t one = pack<Element>(1.f, 1.f), ones[2] = {one, one};
+#pragma unroll
+  for (int step = 0; step < kBlockSteps; ++step) ptx::warp_mma<Element>(sum, p[step], ones);
 }
 
 // Rows of V past the request's last token may hold anything, and 0 * NaN is NaN: zeroes them.
@@ -73,7 +100,7 @@ __device__ __forceinline__ void issue_product(const std::uint32_t (&p)[kBlockSte
 // O += P V of one block; releases its slices pair by pair.
 template <class Element, Side S>
 __device__ __forceinline__ void multiply_values(SharedMemory& smem, const std::uint32_t (&p)[kBlockSteps][4], int stage,
-                                                Accumulators& o) {
+                                                float (&o)[kPieces][kPieceRegisters]) {
   constexpr int kFirstSlice = static_cast<int>(S) * kSideSlices;
   const int lane = threadIdx.x % 32;
   const std::uint64_t v = tile::n_major(shared_address(&smem.k[stage][kFirstSlice]), kSliceBytes);
@@ -87,14 +114,15 @@ __device__ __forceinline__ void multiply_values(SharedMemory& smem, const std::u
 
 // One row's columns of this thread; h: which of its two rows.
 template <class To>
-__device__ __forceinline__ void store_row(To* to, const Accumulators& o, int h, float factor) {
+__device__ __forceinline__ void store_row(To* to, const Accumulators& acc, int h) {
   const int lane = threadIdx.x % 32;
+  const float sum = acc.sum[2 * h], factor = sum == 0.f ? 0.f : 1.f / sum;  // 0: the row saw no token
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
 #pragma unroll
     for (int i = 0; i < kPieceRegisters; i += 4) {
       const int column = piece * kPieceColumns + tile::accumulator_column(lane, i);
-      const float a = o[piece][i + 2 * h] * factor, b = o[piece][i + 2 * h + 1] * factor;
+      const float a = acc.o[piece][i + 2 * h] * factor, b = acc.o[piece][i + 2 * h + 1] * factor;
       if constexpr (sizeof(To) == 4) {
         *reinterpret_cast<float2*>(to + column) = make_float2(a, b);
       } else {
@@ -105,8 +133,8 @@ __device__ __forceinline__ void store_row(To* to, const Accumulators& o, int h, 
 }
 
 template <class Element, Side S>
-__device__ __forceinline__ void write_tile(const DecodeParams& params, const TileRecord& tile, const Accumulators& o,
-                                           const float (&inverse_sum)[2]) {
+__device__ __forceinline__ void write_tile(const DecodeParams& params, const TileRecord& tile,
+                                           const Accumulators& acc) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
   constexpr int kFirstColumn = static_cast<int>(S) * kSideSlices * tile::kSliceColumns;
 #pragma unroll
@@ -116,47 +144,39 @@ __device__ __forceinline__ void write_tile(const DecodeParams& params, const Til
     if (tile.slot >= 0) {
       const std::int64_t partial_row =
           static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row;
-      store_row(params.partial_out + partial_row * kLatentDim + kFirstColumn, o, h, inverse_sum[h]);
+      store_row(params.partial_out + partial_row * kLatentDim + kFirstColumn, acc, h);
     } else {
       store_row(static_cast<Element*>(params.out.data) + row_offset(params.out, params.work, tile, row) + kFirstColumn,
-                o, h, inverse_sum[h]);
+                acc, h);
     }
   }
 }
 
 template <class Element, Side S>
 __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParams& params) {
-  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  const int lane = threadIdx.x % 32;
   TileReader tiles;
-  std::uint32_t blocks = 0, finished = 0;
+  std::uint32_t blocks = 0;
   while (const TileRecord* tile = tiles.next(smem)) {
     const int begin = tile->block_begin, end = tile->block_end, length = tile->length;
-    Accumulators o;
-#pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) {
-#pragma unroll
-      for (float& x : o[piece]) x = 0.f;
-    }
+    Accumulators acc;
+    clear(acc);
 #pragma unroll 1
     for (int block = begin; block < end; ++block, ++blocks) {
       const int stage = blocks % kStages;
       smem.p_published.wait(blocks & 1);
       std::uint32_t p[kBlockSteps][4];
       fetch_probabilities(smem, p);
-      rescale(smem, o);
+      rescale(smem, acc);
       __syncwarp();
       if (lane == 0) smem.p_fetched.arrive();
+      add_sums<Element>(p, acc.sum);
       const int valid_rows = length - block * kBlockTokens;
       if (valid_rows < kBlockTokens) zero_rows_from<S>(smem, stage, max_of(valid_rows, 0));
       if (S == Side::right && block + 1 < end) smem.scores_done.wait((blocks + 1) & 1);
-      multiply_values<Element, S>(smem, p, stage, o);
+      multiply_values<Element, S>(smem, p, stage, acc.o);
     }
-    smem.sums_published.wait(finished++ & 1);
-    const float inverse_sum[2] = {smem.inverse_sum[tile::accumulator_row(warp, lane, 0)],
-                                  smem.inverse_sum[tile::accumulator_row(warp, lane, 2)]};
-    __syncwarp();
-    if (lane == 0) smem.sums_fetched.arrive();
-    write_tile<Element, S>(params, *tile, o, inverse_sum);
+    write_tile<Element, S>(params, *tile, acc);
     tiles.finish(smem);
   }
 }
