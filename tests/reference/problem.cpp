@@ -115,7 +115,7 @@ std::uint64_t hash_bytes(const std::byte* data, std::int64_t bytes) {
 
 }  // namespace
 
-Problem::Problem(const ProblemSpec& spec) : spec_(spec) {
+Problem::Problem(const ProblemSpec& spec, Contents contents) : spec_(spec) {
   if (spec_.softmax_scale == 0) spec_.softmax_scale = static_cast<float>(1 / std::sqrt(192.0));
   Random random(spec_.seed);
 
@@ -130,14 +130,15 @@ Problem::Problem(const ProblemSpec& spec) : spec_(spec) {
   if (!spec_.joint_q) args_.q_rope = add_rows("q_rope", kRopeDim);
   args_.kv_cache = add_cache("kv_cache", spec_.joint_cache ? kHeadDim : kLatentDim);
   if (!spec_.joint_cache) args_.k_rope_cache = add_cache("k_rope_cache", kRopeDim);
-  for (const TensorView& view : {args_.q, args_.q_rope}) fill_queries(view, random);
-  for (const TensorView& view : {args_.kv_cache, args_.k_rope_cache}) fill_cache(view, random);
   args_.softmax_scale = spec_.softmax_scale;
   num_inputs_ = buffers_.size();
-  accept_inputs();
-
   args_.out = add_rows("out", kLatentDim);
   if (spec_.want_lse) args_.lse = add_lse();
+  if (contents == Contents::layout) return;
+
+  for (const TensorView& view : {args_.q, args_.q_rope}) fill_queries(view, random);
+  for (const TensorView& view : {args_.kv_cache, args_.k_rope_cache}) fill_cache(view, random);
+  accept_inputs();
   clear_results();
 }
 

@@ -20,9 +20,12 @@
 
 namespace flash_mla::reference {
 
+// `layout`: tables and lengths alone; the memory of the tensors is never touched, for tests that fill a copy elsewhere.
+enum class Contents : std::uint8_t { all, layout };
+
 class Problem {
  public:
-  explicit Problem(const ProblemSpec& spec);
+  explicit Problem(const ProblemSpec& spec, Contents contents = Contents::all);
 
   [[nodiscard]] const ProblemSpec& spec() const { return spec_; }
   [[nodiscard]] std::int32_t batch() const { return static_cast<std::int32_t>(spec_.lengths.size()); }
