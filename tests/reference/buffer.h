@@ -22,6 +22,7 @@ class Buffer {
   [[nodiscard]] std::int64_t bytes() const { return bytes_; }
   [[nodiscard]] MemoryView memory() const { return {data_.get(), bytes_, {}}; }
   void fill_random(std::uint64_t seed);
+  [[nodiscard]] std::uint64_t hash() const;  // of the content
 
  private:
   struct Free {

@@ -102,17 +102,6 @@ void for_each_row(const TensorView& view, Visit visit) {
   }
 }
 
-std::uint64_t hash_bytes(const std::byte* data, std::int64_t bytes) {
-  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a, by words
-  for (std::int64_t at = 0; at < bytes; at += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, data + at, static_cast<std::size_t>(std::min<std::int64_t>(8, bytes - at)));
-    hash = (hash ^ word) * 0x100000001b3u;
-    hash ^= hash >> 32;
-  }
-  return hash;
-}
-
 }  // namespace
 
 Problem::Problem(const ProblemSpec& spec, Contents contents) : spec_(spec) {
@@ -314,7 +303,7 @@ bool Problem::gaps_intact(const TensorView& result) const {
 
 std::vector<std::uint64_t> Problem::hash_inputs() const {
   std::vector<std::uint64_t> hashes;
-  for (std::size_t i = 0; i < num_inputs_; ++i) hashes.push_back(hash_bytes(buffers_[i].data(), buffers_[i].bytes()));
+  for (std::size_t i = 0; i < num_inputs_; ++i) hashes.push_back(buffers_[i].hash());
   return hashes;
 }
 
