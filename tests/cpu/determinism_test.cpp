@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "cpu/step.h"
@@ -42,6 +44,42 @@ TEST_P(Determinism, SameBitsOnAnyNumberOfThreads) {
       ASSERT_TRUE(run(problem).ok());
       ASSERT_TRUE(bits_of(problem.decode_args()) == expected) << threads << " threads, round " << round;
     }
+  }
+}
+
+// The number of threads may change after the plan was made, which sized the scratch.
+TEST_P(Determinism, ThreadsMayComeAndGo) {
+  ProblemSpec spec = mixed_spec();
+  spec.dtype = GetParam();
+  Problem problem(spec);
+  for (const int at_plan : {1, 5}) {
+    omp_set_num_threads(at_plan);
+    Step step(problem.plan_config());
+    ASSERT_TRUE(step.schedule(problem.schedule_args()).ok());
+    for (const int at_decode : {1, 2, 16}) {
+      omp_set_num_threads(at_decode);
+      problem.clear_results();
+      ASSERT_TRUE(step.decode(problem.decode_args()).ok());
+      EXPECT_TRUE(is_right(problem, 100)) << at_plan << " threads at plan, " << at_decode << " at decode";
+    }
+  }
+}
+
+// Calls from inside a parallel region of the caller's own, as an engine may.
+TEST_P(Determinism, SameBitsInsideAParallelRegion) {
+  ProblemSpec spec = mixed_spec();
+  spec.dtype = GetParam();
+  Problem problem(spec);
+  ASSERT_TRUE(run(problem).ok());
+  const Bits expected = bits_of(problem.decode_args());
+  std::vector<std::unique_ptr<Problem>> problems;
+  for (int i = 0; i < 3; ++i) problems.push_back(std::make_unique<Problem>(spec));
+  std::vector<int> ok(problems.size(), 0);
+#pragma omp parallel for num_threads(3)
+  for (std::size_t i = 0; i < problems.size(); ++i) ok[i] = run(*problems[i]).ok();
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    ASSERT_TRUE(ok[i]);
+    EXPECT_TRUE(bits_of(problems[i]->decode_args()) == expected);
   }
 }
 

@@ -80,9 +80,10 @@ TEST(Threads, SharedScheduleAndInputs) {
 }
 
 TEST(Threads, PlansAndErrorsSideBySide) {
+  const PlanConfig good = Problem(spec_of(0)).plan_config();
   in_threads([&](int thread) -> std::string {
     for (int round = 0; round < 200; ++round) {
-      PlanConfig config = Problem(ProblemSpec{}).plan_config();
+      PlanConfig config = good;
       config.max_batch = thread;
       if (!plan(config)) return "a good plan failed";
       config.page_size = 1000 + thread;
@@ -110,8 +111,7 @@ std::string serve_own_cache(int thread) {
   Problem source(spec);
   const DecodeArgs& from = source.decode_args();
   const auto tokens = [](const TensorView& pages) {
-    TensorView view = TensorView::contiguous(pages.data, pages.dtype, {50, 1, pages.shape[3]});
-    return view;
+    return TensorView::contiguous(pages.data, pages.dtype, {50, 1, pages.shape[3]});
   };
   const Result<RequestId> first = cache->add();
   if (!first) return first.status().message();
