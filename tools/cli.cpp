@@ -2,10 +2,13 @@
 #include "cli.h"
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <memory>
+#include <new>
 
 #include "bench/bench.h"
 #include "check.h"
@@ -21,6 +24,18 @@ using Command = std::function<int()>;
 
 constexpr std::int32_t kMostRequests = 1 << 20;
 constexpr std::int32_t kMostHeads = 1 << 12;
+
+// A finite number from `least` on; CLI11's own checks let NaN pass.
+CLI::Validator finite(double least, bool least_allowed) {
+  const auto test = [=](const std::string& text) -> std::string {
+    double value = 0;
+    const bool fine = CLI::detail::lexical_cast(text, value) && std::isfinite(value) &&
+                      (value > least || (least_allowed && value == least));
+    return fine ? ""
+                : fmt::format("{} is not a finite number {} {}", text, least_allowed ? "of at least" : "above", least);
+  };
+  return CLI::Validator(test, "NUMBER");
+}
 
 void add_backend(CLI::App& app, std::string& backend) {
   app.add_option("--backend", backend, "cpu or cuda; without it, the GPU when there is one")
@@ -96,13 +111,13 @@ void add_bench(CLI::App& program, Command& command) {
   add_backend(app, options->backend);
   add_dtype(app, options->dtype)->capture_default_str();
   app.add_option("--budget", options->budget, "Seconds of timing for each row; never fewer than 3 calls")
-      ->check(CLI::PositiveNumber)
+      ->check(finite(0, false))
       ->capture_default_str();
   app.add_option("--max-seconds", options->max_seconds, "Skip rows, with a line, whose call would take longer")
-      ->check(CLI::PositiveNumber)
+      ->check(finite(0, false))
       ->capture_default_str();
   app.add_option("--max-memory", options->max_memory_gib, "GiB for the caches; without it, 40 % of the memory")
-      ->check(CLI::PositiveNumber);
+      ->check(finite(0, false));
   app.add_option("--limit", options->limit, "Only the first rows")->check(CLI::PositiveNumber);
   add_seed(app, options->seed);
   add_json(app, options->json_path);
@@ -145,7 +160,7 @@ void add_replay(CLI::App& program, Command& command) {
       ->capture_default_str();
   app.add_option("--steps", options->steps, "Stop after that many steps")->check(CLI::PositiveNumber);
   app.add_option("--seconds", options->seconds, "Stop after that many seconds; 0 serves every request to its end")
-      ->check(CLI::NonNegativeNumber)
+      ->check(finite(0, true))
       ->default_str("60, or no limit with --steps");
   add_seed(app, options->seed);
   app.add_option("--verify", options->verify,
@@ -187,6 +202,8 @@ int run_program(int argc, const char* const* argv) {
     return command();
   } catch (const InputError& error) {
     return fail(kWrongInput, error);
+  } catch (const std::bad_alloc&) {
+    return fail(kFailure, RunError("out of memory"));
   } catch (const std::exception& error) {
     return fail(kFailure, error);
   }

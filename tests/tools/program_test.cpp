@@ -84,12 +84,28 @@ TEST_F(Program, HelpIsThereForEveryCommand) {
 }
 
 TEST_F(Program, WrongFlagsAreNamedAndExitWith2) {
-  for (const char* flags :
-       {"", "serve", "replay --frobnicate", "replay --heads many", "replay --heads 0", "replay --heads -3",
-        "replay --steps 0", "replay --seconds -1", "replay --dtype fp8", "replay --backend tpu",
-        "replay --trace x --num-requests 4", "bench --heads 16 --rows x.json", "bench --batch 0", "check --rows 0",
-        "info --page-size 17", "replay --page-size 17", "replay --pages 10 --num-requests 100",
-        "replay --trace /nowhere/x.csv", "bench --rows /nowhere/x.json"}) {
+  for (const char* flags : {"",
+                            "serve",
+                            "replay --frobnicate",
+                            "replay --heads many",
+                            "replay --heads 0",
+                            "replay --heads -3",
+                            "replay --steps 0",
+                            "replay --seconds -1",
+                            "replay --seconds nan",
+                            "bench --budget inf",
+                            "bench --max-memory 0",
+                            "replay --dtype fp8",
+                            "replay --backend tpu",
+                            "replay --trace x --num-requests 4",
+                            "bench --heads 16 --rows x.json",
+                            "bench --batch 0",
+                            "check --rows 0",
+                            "info --page-size 17",
+                            "replay --page-size 17",
+                            "replay --pages 10 --num-requests 100",
+                            "replay --trace /nowhere/x.csv",
+                            "bench --rows /nowhere/x.json"}) {
     const Outcome outcome = run(flags);
     EXPECT_EQ(outcome.code, 2) << flags << ": " << outcome.text;
     EXPECT_FALSE(outcome.text.empty()) << flags;

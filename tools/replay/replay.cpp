@@ -1,6 +1,7 @@
 // See replay.h.
 #include "replay/replay.h"
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -74,6 +75,12 @@ PagedKvCache make_cache(const ReplayOptions& options, DType dtype, Device device
   return must(std::move(cache), "page pool");
 }
 
+// No request runs without a page, so more than that would only cost memory.
+std::int32_t most_running(const ReplayOptions& options, const Trace& trace) {
+  const auto requests = static_cast<std::int64_t>(trace.requests.size());
+  return static_cast<std::int32_t>(std::min<std::int64_t>({options.max_batch, options.pages, requests}));
+}
+
 StepRecord record_of(const Engine& engine, const PagedKvCache& cache) {
   StepRecord record;
   record.batch = static_cast<std::int32_t>(engine.running().size());
@@ -122,7 +129,7 @@ Trace load_trace(const ReplayOptions& options) {
                                     : read_trace(options.trace_path);
 }
 
-ReplayResult serve(const ReplayOptions& options) {
+ReplayResult serve(const ReplayOptions& options, const std::function<void(const ReplayResult&)>& announce) {
   Trace trace = load_trace(options);
   ReplayResult result;
   result.skipped_too_long = drop_too_long(trace, options.pages, options.page_size, options.skip_too_long);
@@ -132,20 +139,21 @@ ReplayResult serve(const ReplayOptions& options) {
   const AttentionConfig config{.dtype = dtype,
                                .heads = options.heads,
                                .layers = options.layers,
-                               .max_batch = options.max_batch,
+                               .max_batch = most_running(options, trace),
                                .seed = options.seed};
   Attention attention(*device, config, cache);
   Verifier verifier(*device, config, options.verify);
-  Engine engine(trace.requests, options.max_batch, cache);
+  Engine engine(trace.requests, config.max_batch, cache);
 
   result.trace_source = trace.source;
   result.backend = to_string(device->device().type);
   result.device_name = must(device_info(device->device()), "device_info").name;
   result.dtype = dtype;
   result.heads = options.heads, result.layers = options.layers;
-  result.num_pages = options.pages, result.page_size = options.page_size, result.max_batch = options.max_batch;
+  result.num_pages = options.pages, result.page_size = options.page_size, result.max_batch = config.max_batch;
   result.num_parts = attention.plan().num_parts();
   result.seed = options.seed;
+  if (announce) announce(result);
   serve_steps(engine, attention, cache, verifier, Limits(options), result);
   result.counts = engine.counts();
   if (options.verify > 0) result.verify = verifier.check(attention.rows());
@@ -155,11 +163,13 @@ ReplayResult serve(const ReplayOptions& options) {
 int run_replay(const ReplayOptions& options) {
   // With --json - standard output is the JSON document alone.
   std::FILE* out = options.json_path == "-" ? stderr : stdout;
-  const ReplayResult result = serve(options);
+  const ReplayResult result = serve(options, [&](const ReplayResult& ready) {
+    fmt::print(out, "Replay of {} on {} ({}): {} heads, {} layer{}, {}, at most {} requests at once\n",
+               ready.trace_source, ready.device_name, ready.backend, ready.heads, ready.layers,
+               ready.layers == 1 ? "" : "s", to_string(ready.dtype), ready.max_batch);
+    std::fflush(out);
+  });
   const ReplaySummary summary = summarize(result);
-  fmt::print(out, "Replay of {} on {} ({}): {} heads, {} layer{}, {}, at most {} requests at once\n",
-             result.trace_source, result.device_name, result.backend, result.heads, result.layers,
-             result.layers == 1 ? "" : "s", to_string(result.dtype), result.max_batch);
   fmt::print(out, "{}", text_report(result, summary));
   if (!options.html_path.empty()) {
     write_text(options.html_path, html_report(result, summary));

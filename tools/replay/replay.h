@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "replay/report.h"
@@ -32,8 +33,9 @@ struct ReplayOptions {
 
 Trace load_trace(const ReplayOptions& options);
 
-// Serves the trace; draws a progress bar on a terminal and prints nothing else.
-ReplayResult serve(const ReplayOptions& options);
+// Serves the trace; draws a progress bar on a terminal and prints nothing else. `announce` is called when all is ready,
+// with what will be served and where.
+ReplayResult serve(const ReplayOptions& options, const std::function<void(const ReplayResult&)>& announce = {});
 
 // Serves, prints and writes the reports. Returns the exit code: kFailure when a checked row is wrong.
 int run_replay(const ReplayOptions& options);

@@ -84,8 +84,11 @@ struct Arrival {
 
 [[noreturn]] void malformed(const std::string& name, std::int64_t line, const std::string& why, std::string_view text) {
   constexpr std::size_t kShown = 120;
-  throw InputError(fmt::format("{}: line {}: {}: \"{}{}\"", name, line, why, text.substr(0, kShown),
-                               text.size() > kShown ? "..." : ""));
+  std::string shown(text.substr(0, kShown));
+  for (char& c : shown) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';  // what a terminal would take for a command
+  }
+  throw InputError(fmt::format("{}: line {}: {}: \"{}{}\"", name, line, why, shown, text.size() > kShown ? "..." : ""));
 }
 
 Arrival parse_line(std::string_view text, const std::string& name, std::int64_t line) {
