@@ -49,7 +49,8 @@ void baseline_decode(Problem& problem) {
 #pragma omp for collapse(2) schedule(dynamic, 8)
     for (int request = 0; request < batch; ++request) {
       for (int row = 0; row < rows; ++row) {
-        const Tokens tokens{problem.cache_f32.data(), &problem.block_table[request * problem.table_columns]};
+        const Tokens tokens{static_cast<const float*>(problem.cache_f32.data),
+                            &problem.block_table[request * problem.table_columns]};
         const std::int64_t index = std::int64_t{request} * rows + row;
         const std::int64_t visible =
             std::max(0, problem.shape.lengths[request] - problem.shape.seqlen_q + row / problem.shape.heads + 1);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <span>
 #include <stdexcept>
 
 namespace flash_mla::bench {
@@ -17,7 +18,7 @@ std::uint16_t to_bf16(float x) {
 float from_bf16(std::uint16_t x) { return std::bit_cast<float>(std::uint32_t{x} << 16); }
 
 // Normal numbers by the sum of uniform ones: quick, and good enough to be no special case for the hardware.
-void fill_random(std::vector<std::uint16_t>& values, std::uint64_t seed) {
+void fill_random(std::span<std::uint16_t> values, std::uint64_t seed) {
   std::uint64_t state = seed * 0x9e3779b97f4a7c15ull + 1;
   for (std::uint16_t& value : values) {
     state = state * 6364136223846793005ull + 1442695040888963407ull;
@@ -27,14 +28,27 @@ void fill_random(std::vector<std::uint16_t>& values, std::uint64_t seed) {
   }
 }
 
-std::vector<float> widened(const std::vector<std::uint16_t>& values) {
-  std::vector<float> wide(values.size());
-  std::transform(values.begin(), values.end(), wide.begin(), from_bf16);
-  return wide;
+void widen(std::span<const std::uint16_t> values, float* wide) {
+  std::transform(values.begin(), values.end(), wide, from_bf16);
 }
 
 void check(const Status& status) {
   if (!status) throw std::runtime_error(status.message());
+}
+
+std::int64_t blocks_of(std::int32_t length) { return (length + kBlockTokens - 1) / kBlockTokens; }
+
+std::int64_t blocks_of(const Shape& shape) {
+  std::int64_t blocks = 0;
+  for (const std::int32_t length : shape.lengths) blocks += blocks_of(length);
+  return blocks;
+}
+
+PagedKvCache make_cache(const Shape& shape, DType dtype) {
+  Result<PagedKvCache> made =
+      PagedKvCache::create({.dtype = dtype, .num_pages = static_cast<std::int32_t>(blocks_of(shape))});
+  check(made.status());
+  return *std::move(made);
 }
 
 MemoryView aligned(std::vector<char>& memory, std::int64_t bytes) {
@@ -54,14 +68,16 @@ std::vector<std::int32_t> conversation_lengths(int batch, std::uint64_t seed) {
   return lengths;
 }
 
-Problem::Problem(const Shape& wanted) : shape(wanted), softmax_scale(1.0f / std::sqrt(192.0f)) {
+Problem::Problem(const Shape& wanted)
+    : shape(wanted),
+      storage(make_cache(wanted, DType::bf16)),
+      storage_f32(make_cache(wanted, DType::f32)),
+      cache(*storage.layer(0)),
+      cache_f32(*storage_f32.layer(0)),
+      softmax_scale(1.0f / std::sqrt(192.0f)) {
   const std::size_t batch = shape.lengths.size();
-  const auto blocks_of = [](std::int32_t length) { return (length + kBlockTokens - 1) / kBlockTokens; };
-  std::int64_t pages = 0;
-  for (const std::int32_t length : shape.lengths) {
-    pages += blocks_of(length);
-    table_columns = std::max<std::int64_t>(table_columns, blocks_of(length));
-  }
+  const std::int64_t pages = blocks_of(shape);
+  for (const std::int32_t length : shape.lengths) table_columns = std::max(table_columns, blocks_of(length));
   std::vector<std::int32_t> order(static_cast<std::size_t>(pages));
   std::iota(order.begin(), order.end(), 0);
   std::shuffle(order.begin(), order.end(), std::mt19937_64(7));
@@ -69,15 +85,17 @@ Problem::Problem(const Shape& wanted) : shape(wanted), softmax_scale(1.0f / std:
   for (std::size_t r = 0, next = 0; r < batch; ++r) {
     for (std::int32_t i = 0; i < blocks_of(shape.lengths[r]); ++i) block_table[r * table_columns + i] = order[next++];
   }
-  cache.resize(static_cast<std::size_t>(pages) * kBlockTokens * kHeadDim);
   q.resize(static_cast<std::size_t>(rows()) * kHeadDim);
   out.resize(static_cast<std::size_t>(rows()) * kLatentDim);
   out_f32.resize(out.size());
   lse.resize(static_cast<std::size_t>(rows()));
-  fill_random(cache, 1);
+  const std::span cached(static_cast<std::uint16_t*>(cache.data),
+                         static_cast<std::size_t>(pages) * kBlockTokens * kHeadDim);
+  fill_random(cached, 1);
   fill_random(q, 2);
-  cache_f32 = widened(cache);
-  q_f32 = widened(q);
+  widen(cached, static_cast<float*>(cache_f32.data));
+  q_f32.resize(q.size());
+  widen(q, q_f32.data());
 }
 
 std::int64_t Problem::rows() const {
@@ -118,10 +136,9 @@ void Step::schedule() {
 void Step::decode() {
   const auto batch = static_cast<std::int64_t>(problem_.shape.lengths.size());
   const std::int64_t s_q = problem_.shape.seqlen_q, heads = problem_.shape.heads;
-  const std::int64_t pages = static_cast<std::int64_t>(problem_.cache.size()) / (kBlockTokens * kHeadDim);
   const DecodeArgs args{
       .q = TensorView::contiguous(problem_.q.data(), DType::bf16, {batch, s_q, heads, kHeadDim}),
-      .kv_cache = TensorView::contiguous(problem_.cache.data(), DType::bf16, {pages, kBlockTokens, 1, kHeadDim}),
+      .kv_cache = problem_.cache,
       .block_table = TensorView::contiguous(problem_.block_table.data(), DType::i32, {batch, problem_.table_columns}),
       .cache_seqlens = TensorView::contiguous(problem_.shape.lengths.data(), DType::i32, {batch}),
       .out = TensorView::contiguous(problem_.out.data(), DType::bf16, {batch, s_q, heads, kLatentDim}),

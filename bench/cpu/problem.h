@@ -22,6 +22,8 @@ std::vector<std::int32_t> conversation_lengths(int batch, std::uint64_t seed);
 
 struct Problem {
   explicit Problem(const Shape& shape);
+  Problem(const Problem&) = delete;
+  Problem& operator=(const Problem&) = delete;
 
   [[nodiscard]] double flop() const;  // of the products, for the tokens that rows see
   [[nodiscard]] double cache_bytes() const;
@@ -29,8 +31,10 @@ struct Problem {
 
   Shape shape;
   std::int64_t table_columns = 0;
-  std::vector<std::uint16_t> q, cache, out;  // bf16
-  std::vector<float> q_f32, cache_f32, out_f32, lse;
+  std::vector<std::uint16_t> q, out;  // bf16
+  std::vector<float> q_f32, out_f32, lse;
+  PagedKvCache storage, storage_f32;  // of one layer, as an engine has it
+  TensorView cache, cache_f32;
   std::vector<std::int32_t> block_table;
   float softmax_scale = 0;
 };

@@ -106,8 +106,7 @@ class CpuBackend final : public Backend {
   }
 
   Result<void*> allocate(std::int64_t bytes, Device) const noexcept override {
-    constexpr std::int64_t kAlignmentBytes = 128;
-    void* data = std::aligned_alloc(kAlignmentBytes, round_up(std::max<std::int64_t>(bytes, 1), kAlignmentBytes));
+    void* data = cpu::allocate_pages(bytes);
     if (!data) {
       return make_error(StatusCode::out_of_memory, "the host has no %lld bytes", static_cast<long long>(bytes));
     }

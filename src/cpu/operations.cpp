@@ -1,7 +1,10 @@
 #include "cpu/operations.h"
 
 #include <omp.h>
+#include <sys/mman.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "core/partial.h"
@@ -88,6 +91,16 @@ void copy_pages(const CopyPagesProblem& problem) {
       std::int64_t{problem.page_size} * problem.num_heads_kv * problem.columns * problem.element_bytes;
   for_each(problem.pairs, problem.pairs * page_bytes,
            [&](std::int64_t i) { copy_page(problem, problem.page_pairs[2 * i], problem.page_pairs[2 * i + 1]); });
+}
+
+void* allocate_pages(std::int64_t bytes) {
+  constexpr std::int64_t kAlignmentBytes = 128, kHugePageBytes = 1 << 21;
+  const std::int64_t alignment = bytes >= 2 * kHugePageBytes ? kHugePageBytes : kAlignmentBytes;
+  if (bytes > INT64_MAX - alignment) return nullptr;
+  const std::int64_t rounded = round_up(std::max<std::int64_t>(bytes, 1), alignment);
+  void* data = std::aligned_alloc(alignment, rounded);
+  if (data && alignment == kHugePageBytes) madvise(data, rounded, MADV_HUGEPAGE);  // refused: small pages do as well
+  return data;
 }
 
 }  // namespace flash_mla::cpu

@@ -2,6 +2,8 @@
 // dealt over OpenMP threads.
 #pragma once
 
+#include <cstdint>
+
 #include "core/problem.h"
 
 namespace flash_mla::cpu {
@@ -13,5 +15,9 @@ void merge_shards(const MergeProblem& problem);
 void append(const AppendProblem& problem);
 
 void copy_pages(const CopyPagesProblem& problem);
+
+// Memory for a cache, aligned to 128 bytes; null when there is none. Large ones ask for huge pages: a cached token is
+// met at random, and with small pages each block of 72 KB costs 18 walks of the page table. Freed by std::free.
+void* allocate_pages(std::int64_t bytes);
 
 }  // namespace flash_mla::cpu

@@ -143,22 +143,51 @@ BoundProducts::BoundProducts(const TileProducts& products, const ProductBuffers&
       scores_scratch_(products.scores_scratch, cpu_engine(), buffers.scratch),
       values_scratch_(products.values_scratch, cpu_engine(), buffers.scratch) {}
 
+namespace {
+
+struct Argument {
+  int index;
+  const dnnl::memory& memory;
+};
+
+// primitive::execute without the containers that it builds on every call.
+template <std::size_t n>
+void execute(const dnnl::primitive& primitive, const dnnl::stream& stream, const Argument (&arguments)[n]) {
+  dnnl_exec_arg_t plain[n];
+  for (std::size_t i = 0; i < n; ++i) plain[i] = {arguments[i].index, arguments[i].memory.get()};
+  dnnl::error::wrap_c_api(dnnl_primitive_execute(primitive.get(), stream.get(), static_cast<int>(n), plain),
+                          "a matrix product failed");
+}
+
+}  // namespace
+
 void BoundProducts::pack_queries(dnnl::stream& stream) {
-  products_->pack_queries.execute(stream, {{DNNL_ARG_FROM, queries_}, {DNNL_ARG_TO, queries_packed_}});
+  execute(products_->pack_queries, stream, {{DNNL_ARG_FROM, queries_}, {DNNL_ARG_TO, queries_packed_}});
 }
 
 void BoundProducts::scores(dnnl::stream& stream) {
-  products_->scores.execute(stream, {{DNNL_ARG_SRC, tokens_},
-                                     {DNNL_ARG_WEIGHTS, queries_packed_},
-                                     {DNNL_ARG_DST, scores_},
-                                     {DNNL_ARG_SCRATCHPAD, scores_scratch_}});
+  execute(products_->scores, stream,
+          {{DNNL_ARG_SRC, tokens_},
+           {DNNL_ARG_WEIGHTS, queries_packed_},
+           {DNNL_ARG_DST, scores_},
+           {DNNL_ARG_SCRATCHPAD, scores_scratch_}});
+}
+
+void BoundProducts::scores(dnnl::stream& stream, void* tokens, float* result) {
+  void *const own_tokens = tokens_.get_data_handle(), *const own_scores = scores_.get_data_handle();
+  tokens_.set_data_handle(tokens);
+  scores_.set_data_handle(result);
+  scores(stream);
+  tokens_.set_data_handle(own_tokens);
+  scores_.set_data_handle(own_scores);
 }
 
 void BoundProducts::values(dnnl::stream& stream) {
-  products_->values.execute(stream, {{DNNL_ARG_SRC, weights_},
-                                     {DNNL_ARG_WEIGHTS, values_},
-                                     {DNNL_ARG_DST, out_},
-                                     {DNNL_ARG_SCRATCHPAD, values_scratch_}});
+  execute(products_->values, stream,
+          {{DNNL_ARG_SRC, weights_},
+           {DNNL_ARG_WEIGHTS, values_},
+           {DNNL_ARG_DST, out_},
+           {DNNL_ARG_SCRATCHPAD, values_scratch_}});
 }
 
 OneThread::OneThread() : threads_before_(omp_get_max_threads()) { omp_set_num_threads(1); }

@@ -70,7 +70,8 @@ class BoundProducts {
 
   void pack_queries(dnnl::stream& stream);  // queries -> queries_packed
   void scores(dnnl::stream& stream);        // tokens, queries_packed -> scores
-  void values(dnnl::stream& stream);        // out += weights, values or tokens
+  void scores(dnnl::stream& stream, void* tokens, float* scores);
+  void values(dnnl::stream& stream);  // out += weights, values or tokens
   [[nodiscard]] ValuesLayout values_layout() const { return products_->values_layout; }
 
  private:

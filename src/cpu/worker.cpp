@@ -13,7 +13,13 @@ namespace flash_mla::cpu {
 
 Worker::Worker(const DecodeProblem& problem, const Work& work, ComputeType type, const Workspace& workspace,
                const Partials& partials)
-    : problem_(problem), work_(work), type_(type), workspace_(workspace), partials_(partials), stream_(cpu_engine()) {}
+    : problem_(problem),
+      work_(work),
+      type_(type),
+      workspace_(workspace),
+      partials_(partials),
+      stream_(cpu_engine()),
+      in_cache_(blocks_lie_in_cache(problem.cache, type)) {}
 
 std::optional<Tile> Worker::run_part(const ScheduleHeader& header, const PartRecord* parts, std::int32_t part) {
   std::optional<Tile> begun;
@@ -49,16 +55,13 @@ void Worker::begin_tile(const Tile& tile) {
 
 void Worker::run_chunk(const Tile& tile, std::int32_t first_block, int blocks) {
   const std::int32_t first_token = first_block * kBlockTokens, tokens = blocks * kBlockTokens;
-  const std::int32_t end = min_of(first_token + tokens, work_.length(tile.request));
   const ProductBuffers& buffers = workspace_.buffers;
   BoundProducts& product = products(blocks);
-
-  load_tokens(problem_, tile, {first_token, end, tokens}, type_, buffers.tokens);
-  if (product.values_layout() == ValuesLayout::paired_panels) {
-    pair_tokens(static_cast<const std::uint16_t*>(buffers.tokens), tokens / 2,
-                static_cast<std::uint16_t*>(buffers.values), std::int64_t{tokens} * kBlockTokens);
+  if (in_cache_ && product.values_layout() == ValuesLayout::paired_panels) {
+    score_in_cache(tile, first_block, blocks);
+  } else {
+    score_gathered(tile, first_block, blocks);
   }
-  product.scores(stream_);
 
   for (int i = 0; i < rows_; ++i) {
     workspace_.visible_in_chunk[i] = min_of(max_of(workspace_.visible[i] - first_token, 0), tokens);
@@ -71,6 +74,39 @@ void Worker::run_chunk(const Tile& tile, std::int32_t first_block, int blocks) {
                          .scale_log2e = problem_.softmax_scale * kLog2e};
   if (softmax(chunk, type_, workspace_.state)) rescale_out(tile);
   product.values(stream_);
+}
+
+// Steps 3 and 4 by way of a copy: any dtype, strides and page size.
+void Worker::score_gathered(const Tile& tile, std::int32_t first_block, int blocks) {
+  BoundProducts& product = products(blocks);
+  const ProductBuffers& buffers = workspace_.buffers;
+  const std::int32_t begin = first_block * kBlockTokens, tokens = blocks * kBlockTokens;
+  const std::int32_t end = min_of(begin + tokens, work_.length(tile.request));
+  TokenTarget target{.tokens = buffers.tokens};
+  if (product.values_layout() == ValuesLayout::paired_panels) {
+    target.panels = static_cast<std::uint16_t*>(buffers.values);
+    target.panel_stride = std::int64_t{tokens} * kPanelColumns;
+  }
+  load_tokens(problem_, tile, {begin, end, tokens}, type_, target);
+  product.scores(stream_);
+}
+
+// Steps 3 and 4 without a copy of the keys, block by block; only a last block that is not full is gathered.
+void Worker::score_in_cache(const Tile& tile, std::int32_t first_block, int blocks) {
+  const ProductBuffers& buffers = workspace_.buffers;
+  const std::int32_t length = work_.length(tile.request);
+  BoundProducts& one_block = products(1);
+  for (int i = 0; i < blocks; ++i) {
+    const std::int32_t block = first_block + i, begin = block * kBlockTokens,
+                       end = min_of(begin + kBlockTokens, length);
+    const bool full = end - begin == kBlockTokens;
+    load_tokens(problem_, tile, {begin, end, kBlockTokens}, type_,
+                {.tokens = full ? nullptr : buffers.tokens,
+                 .panels = static_cast<std::uint16_t*>(buffers.values) + i * kBlockTokens * kPanelColumns,
+                 .panel_stride = std::int64_t{blocks} * kBlockTokens * kPanelColumns});
+    one_block.scores(stream_, full ? block_in_cache(problem_, tile, block) : buffers.tokens,
+                     buffers.scores + std::int64_t{i} * kBlockTokens * rows_);
+  }
 }
 
 void Worker::rescale_out(const Tile& tile) {

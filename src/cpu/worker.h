@@ -30,7 +30,8 @@ class Worker {
   void run_tile(const Tile& tile);
   void begin_tile(const Tile& tile);
   void run_chunk(const Tile& tile, std::int32_t first_block, int blocks);
-  void look_up_visible(const Tile& tile, std::int32_t first_token, std::int32_t tokens);
+  void score_gathered(const Tile& tile, std::int32_t first_block, int blocks);
+  void score_in_cache(const Tile& tile, std::int32_t first_block, int blocks);
   void rescale_out(const Tile& tile);
   BoundProducts& products(int blocks);
 
@@ -40,7 +41,8 @@ class Worker {
   Workspace workspace_;
   Partials partials_;
   dnnl::stream stream_;
-  int rows_ = 0;  // of the current tile, padded
+  bool in_cache_;  // whole blocks are scored where they lie
+  int rows_ = 0;   // of the current tile, padded
   int bound_rows_ = 0;
   std::array<std::optional<BoundProducts>, kMaxChunkBlocks> bound_;
 };
