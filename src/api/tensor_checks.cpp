@@ -100,14 +100,9 @@ Status check_extent(const Tensor& tensor) {
 
 }  // namespace
 
-Status check_given(const Tensor& tensor, const char* shape_text) noexcept {
-  if (tensor.view.given()) return {};
-  return invalid(tensor.name, " is not given (rank 0); expected ", shape_text);
-}
-
 Status check_form(const Tensor& tensor, int rank, const char* shape_text, DType dtype, Device device) noexcept {
   const TensorView& view = tensor.view;
-  FLASH_MLA_RETURN_IF_ERROR(check_given(tensor, shape_text));
+  if (!view.given()) return invalid(tensor.name, " is not given (rank 0); expected ", shape_text);
   if (view.rank != rank) {
     return invalid(tensor.name, ".rank is ", view.rank, "; expected ", rank, ": ", shape_text);
   }

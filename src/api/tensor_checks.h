@@ -28,7 +28,6 @@ struct MemoryRule {
 
 // `shape_text` shows the expected shape: "[b, max_pages]".
 Status check_form(const Tensor& tensor, int rank, const char* shape_text, DType dtype, Device device) noexcept;
-Status check_given(const Tensor& tensor, const char* shape_text) noexcept;
 Status check_float_dtype(const Tensor& tensor) noexcept;
 
 // shape[axis] == expected; `reason` says where that comes from: "as cache_seqlens.shape[0]".

@@ -12,12 +12,6 @@
 namespace flash_mla {
 namespace {
 
-// dtype and device that the other arguments must share.
-Status check_cache_kind(const Tensor& cache, const char* shape_text) {
-  FLASH_MLA_RETURN_IF_ERROR(check_given(cache, shape_text));
-  return check_float_dtype(cache);
-}
-
 // c_kv [n, h_kv, 512] or k_pe [n, h_kv, 64].
 Status check_tokens(const Tensor& tokens, const char* shape_text, std::int64_t columns, std::int64_t n,
                     const TensorView& kv_cache) {
@@ -77,7 +71,7 @@ Status validate_append(const AppendArgs& args, AppendProblem* problem) noexcept 
   const Tensor c_kv{"c_kv", args.c_kv};
   const Tensor k_pe{"k_pe", args.k_pe};
   const Device device = args.kv_cache.device;
-  FLASH_MLA_RETURN_IF_ERROR(check_cache_kind(kv_cache, "[num_pages, page_size, h_kv, 576 or 512]"));
+  FLASH_MLA_RETURN_IF_ERROR(check_float_dtype(kv_cache));
   FLASH_MLA_RETURN_IF_ERROR(check_cache(
       kv_cache, k_rope_cache, {.dtype = args.kv_cache.dtype, .device = device, .written = true}, &problem->cache));
   FLASH_MLA_RETURN_IF_ERROR(check_form(slots, 1, "[n]", DType::i64, device));
@@ -106,7 +100,7 @@ Status validate_copy_pages(const TensorView& cache_view, const TensorView& pairs
   const Tensor cache{"cache", cache_view};
   const Tensor pairs{"page_pairs", pairs_view};
   const Device device = cache_view.device;
-  FLASH_MLA_RETURN_IF_ERROR(check_cache_kind(cache, "[num_pages, page_size, h_kv, d]"));
+  FLASH_MLA_RETURN_IF_ERROR(check_float_dtype(cache));
   FLASH_MLA_RETURN_IF_ERROR(check_form(cache, 4, "[num_pages, page_size, h_kv, d]", cache_view.dtype, device));
   FLASH_MLA_RETURN_IF_ERROR(check_page_dims(cache));
   if (cache_view.shape[3] < 1 || cache_view.shape[3] > kInt32Max) {

@@ -10,7 +10,6 @@ namespace {
 
 // A form whose dtype is any float type.
 Status check_float_form(const Tensor& tensor, int rank, const char* shape_text, Device device) {
-  FLASH_MLA_RETURN_IF_ERROR(check_given(tensor, shape_text));
   FLASH_MLA_RETURN_IF_ERROR(check_float_dtype(tensor));
   return check_form(tensor, rank, shape_text, tensor.view.dtype, device);
 }

@@ -64,6 +64,7 @@ TEST(Append, NamesWhatIsWrong) {
       {"k_pe null", [](auto& c) { c.args.k_pe.data = nullptr; }, {"k_pe.data is null"}},
       {"slots dtype", [](auto& c) { c.args.slot_mapping.dtype = DType::i32; }, {"slot_mapping.dtype is i32", "i64"}},
       {"slots device", [](auto& c) { c.args.slot_mapping.device.index = 1; }, {"slot_mapping.device is cpu:1"}},
+      {"slots null", [](auto& c) { c.args.slot_mapping.data = nullptr; }, {"slot_mapping.data is null"}},
       {"slot", [](auto& c) { c.slots()[3] = 48; }, {"slot_mapping[3] is 48", "48 slots", "3 pages of 16"}},
       {"in the cache", [](auto& c) { c.args.c_kv.data = c.args.kv_cache.data; }, {"kv_cache.data", "overlaps c_kv"}},
   };
@@ -74,6 +75,27 @@ TEST(Append, NamesWhatIsWrong) {
     call.memory.remember();
     AppendProblem problem;
     expect_refused(validate_append(call.args, &problem), broken.says);
+    expect_refused(append_kv(call.args), broken.says);
+    EXPECT_TRUE(call.memory.unchanged());
+  }
+}
+
+TEST(Append, NamesWhatIsWrongWithTwoCaches) {
+  const std::vector<Broken<AppendCall>> cases = {
+      {"pages", [](auto& c) { c.args.k_rope_cache.shape[0] = 2; }, {"k_rope_cache.shape[0] is 2", "expected 3"}},
+      {"overlap", [](auto& c) { c.args.k_rope_cache.strides[1] = 64; }, {"k_rope_cache.strides[", "overlap"}},
+      {"one in the other",
+       [](auto& c) { c.args.k_rope_cache.data = c.args.kv_cache.data; },
+       {"kv_cache.data", "overlaps k_rope_cache"}},
+      {"tokens in it",
+       [](auto& c) { c.args.k_pe.data = c.args.k_rope_cache.data; },
+       {"k_rope_cache.data", "overlaps k_pe"}},
+  };
+  for (const auto& broken : cases) {
+    SCOPED_TRACE(broken.name);
+    AppendCall call(Columns::apart);
+    broken.apply(call);
+    call.memory.remember();
     expect_refused(append_kv(call.args), broken.says);
     EXPECT_TRUE(call.memory.unchanged());
   }
@@ -108,6 +130,9 @@ TEST(CopyPages, NamesWhatIsWrong) {
       {"dtype", [](auto& c) { c.cache.dtype = DType::i64; }, {"cache.dtype is i64"}},
       {"page size", [](auto& c) { c.cache.shape[1] = 8; }, {"cache.shape[1] is 8"}},
       {"columns", [](auto& c) { c.cache.shape[3] = 0; }, {"cache.shape[3] is 0"}},
+      {"null", [](auto& c) { c.cache.data = nullptr; }, {"cache.data is null"}},
+      {"overlap", [](auto& c) { c.cache.strides[0] = 576; }, {"cache.strides[", "overlap"}},
+      {"pairs in it", [](auto& c) { c.pairs.data = c.cache.data; }, {"cache.data", "overlaps page_pairs"}},
       {"pairs dtype", [](auto& c) { c.pairs.dtype = DType::i32; }, {"page_pairs.dtype is i32", "i64"}},
       {"pairs shape", [](auto& c) { c.pairs.shape[1] = 3; }, {"page_pairs.shape[1] is 3", "expected 2"}},
       {"pairs stride", [](auto& c) { c.pairs.strides[0] = 4; }, {"page_pairs.strides[0] is 4", "expected 2"}},
@@ -132,6 +157,7 @@ TEST(Merge, NamesWhatIsWrong) {
       {"not given", [](auto& c) { c.args.partial_out = {}; }, {"partial_out is not given", "[n, rows, 512]"}},
       {"dtype", [](auto& c) { c.args.partial_out.dtype = DType::i32; }, {"partial_out.dtype is i32"}},
       {"rank", [](auto& c) { c.args.partial_out.rank = 2; }, {"partial_out.rank is 2", "expected 3"}},
+      {"null", [](auto& c) { c.args.partial_out.data = nullptr; }, {"partial_out.data is null"}},
       {"no shard", [](auto& c) { c.args.partial_out.shape[0] = 0; }, {"partial_out.shape[0] is 0", "1 to"}},
       {"width", [](auto& c) { c.args.partial_out.shape[2] = 64; }, {"partial_out.shape[2] is 64", "512"}},
       {"lse dtype", [](auto& c) { c.args.partial_lse.dtype = DType::f16; }, {"partial_lse.dtype is f16", "f32"}},
@@ -140,6 +166,13 @@ TEST(Merge, NamesWhatIsWrong) {
       {"lse null", [](auto& c) { c.args.partial_lse.data = nullptr; }, {"partial_lse.data is null"}},
       {"out", [](auto& c) { c.args.out = {}; }, {"out is not given", "[rows, 512]"}},
       {"out rows", [](auto& c) { c.args.out.shape[0] = 8; }, {"out.shape[0] is 8", "expected 7"}},
+      {"out width", [](auto& c) { c.args.out.shape[1] = 64; }, {"out.shape[1] is 64", "512"}},
+      {"out on shards",
+       [](auto& c) { c.args.out.data = c.args.partial_out.data; },
+       {"out.data", "overlaps partial_out"}},
+      {"lse on out", [](auto& c) { c.args.lse.data = c.args.out.data; }, {"out.data", "overlaps lse"}},
+      {"out lse dtype", [](auto& c) { c.args.lse.dtype = DType::bf16; }, {"lse.dtype is bf16", "f32"}},
+      {"out lse rank", [](auto& c) { c.args.lse.rank = 2; }, {"lse.rank is 2", "expected 1"}},
       {"out overlap", [](auto& c) { c.args.out.strides[0] = 256; }, {"out.strides[0] is 256", "at least 512"}},
       {"out device", [](auto& c) { c.args.out.device.index = 2; }, {"out.device is cpu:2"}},
       {"out lse", [](auto& c) { c.args.lse.shape[0] = 1; }, {"lse.shape[0] is 1", "expected 7"}},

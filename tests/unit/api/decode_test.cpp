@@ -177,6 +177,7 @@ TEST(Decode, NamesWhatIsWrongWithTheOutputs) {
        {"lse transposed",
         [](auto& c) { std::swap(c.args.lse.shape[1], c.args.lse.shape[2]); },
         {"lse.shape[1] is 2", "expected 4", "num_heads_q"}},
+       {"lse batch", [](auto& c) { c.args.lse.shape[0] = 2; }, {"lse.shape[0] is 2", "expected 3", "q.shape[0]"}},
        {"lse tokens", [](auto& c) { c.args.lse.shape[2] = 1; }, {"lse.shape[2] is 1", "expected 2", "q.shape[1]"}},
        {"lse null", [](auto& c) { c.args.lse.data = nullptr; }, {"lse.data is null"}},
        {"lse overlap", [](auto& c) { c.args.lse.strides[1] = 1; }, {"lse.strides[1] is 1", "at least 2"}},
