@@ -1,3 +1,4 @@
+// See workload.h.
 #include <cuda_bf16.h>
 
 #include <algorithm>
