@@ -11,6 +11,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "protocol.h"
 #include "rows.h"
@@ -22,7 +23,7 @@ using bench::Row;
 using nlohmann::json;
 
 struct Options {
-  std::string peers_path, roof_path, out_path, commit = "unknown", regime;
+  std::string peers_path, roof_path, out_path, commit = "unknown", only;
   bool skip_sustained = false;
 };
 
@@ -116,7 +117,7 @@ json measure(const Options& options) {
   const bench::PagePool pool(std::max<std::int64_t>(largest_row_pages(rows), 4096));
   std::map<std::string, std::pair<double, int>> sums;
   for (const Row& row : rows) {
-    if (!options.regime.empty() && row.regime != options.regime) continue;
+    if (!std::regex_search(row.name(), std::regex(options.only))) continue;
     json result = measure_row(row, pool, !options.skip_sustained);
     print_row(row, result, roof, sums);
     out["rows"].push_back(std::move(result));
@@ -150,7 +151,7 @@ int main(int argc, char** argv) {
   app.add_option("--roof", options.roof_path, "this run's ceilings, as roofline prints them")->check(CLI::ExistingFile);
   app.add_option("--out", options.out_path, "where the JSON goes");
   app.add_option("--commit", options.commit, "commit of the build");
-  app.add_option("--regime", options.regime, "only the rows of one regime");
+  app.add_option("--only", options.only, "regular expression: only rows whose printed name it finds");
   app.add_flag("--no-sustained", options.skip_sustained, "burst times only");
   CLI11_PARSE(app, argc, argv);
   try {
