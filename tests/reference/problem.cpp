@@ -308,9 +308,16 @@ std::vector<std::uint64_t> Problem::hash_inputs() const {
 }
 
 const Buffer& Problem::buffer_of(const TensorView& view) const {
-  return *std::find_if(buffers_.begin(), buffers_.end(), [&](const Buffer& buffer) {
-    return first_byte(view) >= buffer.data() && first_byte(view) <= buffer.data() + buffer.bytes();
+  // Where one buffer ends another may begin, so an end counts only when nothing begins there.
+  const std::byte* first = first_byte(view);
+  auto found = std::find_if(buffers_.begin(), buffers_.end(), [&](const Buffer& buffer) {
+    return first == buffer.data() || (first > buffer.data() && first < buffer.data() + buffer.bytes());
   });
+  if (found == buffers_.end()) {
+    found = std::find_if(buffers_.begin(), buffers_.end(),
+                         [&](const Buffer& buffer) { return first == buffer.data() + buffer.bytes(); });
+  }
+  return *found;
 }
 
 TensorView Problem::relocate(TensorView view, std::span<void* const> bases, Device device) const {
