@@ -80,11 +80,15 @@ struct RowPlace {
 
 __device__ RowPlace place_of(const Task& task, const RowId& row) {
   const DecodeArgs& args = task.args;
-  RowPlace place;
-  place.length = static_cast<const std::int32_t*>(args.cache_seqlens.data)[row.request * args.cache_seqlens.strides[0]];
+  const auto* lengths = static_cast<const std::int32_t*>(args.cache_seqlens.data);
   const auto* cu = static_cast<const std::int32_t*>(args.cu_seqlens_q.data);
   const std::int64_t step = args.cu_seqlens_q.strides[0];
-  place.queries = task.ragged ? cu[(row.request + 1) * step] - cu[row.request * step] : args.q.shape[1];
+  const bool padding = row.request == args.cache_seqlens.shape[0];  // query tokens past the last request's
+  RowPlace place;
+  place.length = padding ? 0 : lengths[row.request * args.cache_seqlens.strides[0]];
+  place.queries = 0;
+  if (!task.ragged) place.queries = static_cast<std::int32_t>(args.q.shape[1]);
+  if (task.ragged && !padding) place.queries = cu[(row.request + 1) * step] - cu[row.request * step];
   place.token = task.ragged ? cu[row.request * step] + row.query : row.query;
   place.visible = task.causal ? min(place.length, place.length - place.queries + row.query + 1) : place.length;
   place.visible = max(place.visible, 0);
@@ -222,18 +226,24 @@ std::vector<ReferenceRow> rows_on_device(const DecodeArgs& args, bool causal, st
   return results;
 }
 
-Comparison compare_on_device(const DecodeArgs& args, bool causal, std::span<const RowId> rows) {
-  Comparison result;
-  if (rows.empty()) return result;
-  const std::vector<ReferenceRow> want = rows_on_device(args, causal, rows);
-  const Task task = {args, causal, args.cu_seqlens_q.given(), 0};
+std::vector<Row> results_on_device(const DecodeArgs& args, std::span<const RowId> rows) {
+  if (rows.empty()) return {};
+  const Task task = {args, false, args.cu_seqlens_q.given(), 0};
   const DeviceArray<RowId> ids(rows);
-  const DeviceArray<Row> out(rows.size());
-  read_results<<<rows.size(), kThreads>>>(task, ids.data(), out.data());
+  const DeviceArray<Row> out(static_cast<std::int64_t>(rows.size()));
+  read_results<<<static_cast<unsigned>(rows.size()), kThreads>>>(task, ids.data(), out.data());
   check(cudaGetLastError(), "read_results");
-  const std::vector<Row> got = out.host();
+  return out.host();
+}
 
-  const Bound bound = bound_of(args);
+Comparison compare_on_device(const DecodeArgs& args, bool causal, std::span<const RowId> rows) {
+  return compare_on_device(args, causal, rows, bound_of(args));
+}
+
+Comparison compare_on_device(const DecodeArgs& args, bool causal, std::span<const RowId> rows, const Bound& bound) {
+  Comparison result;
+  const std::vector<ReferenceRow> want = rows_on_device(args, causal, rows);
+  const std::vector<Row> got = results_on_device(args, rows);
   result.used = -1;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const RowVerdict verdict = judge_row(want[i], got[i], bound);

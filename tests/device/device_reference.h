@@ -18,7 +18,12 @@ namespace flash_mla::reference {
 [[nodiscard]] std::vector<ReferenceRow> rows_on_device(const DecodeArgs& args, bool causal,
                                                        std::span<const RowId> rows);
 
+// The rows of args.out and args.lse; lse is NaN when there is none.
+[[nodiscard]] std::vector<Row> results_on_device(const DecodeArgs& args, std::span<const RowId> rows);
+
 // compare_rows() of compare.h for tensors on the GPU.
 [[nodiscard]] Comparison compare_on_device(const DecodeArgs& args, bool causal, std::span<const RowId> rows);
+[[nodiscard]] Comparison compare_on_device(const DecodeArgs& args, bool causal, std::span<const RowId> rows,
+                                           const Bound& bound);
 
 }  // namespace flash_mla::reference

@@ -32,11 +32,16 @@ class DeviceMemory {
   [[nodiscard]] std::int64_t bytes() const { return bytes_; }
   void upload(const void* from) { copy(data_, from); }
   void download(void* to) const { copy(to, data_); }
-  void fill(int byte) { FLASH_MLA_REQUIRE(cudaMemset(data_, byte, static_cast<std::size_t>(bytes_))); }
+  void fill(int byte) {
+    FLASH_MLA_REQUIRE(cudaMemset(data_, byte, static_cast<std::size_t>(bytes_)));
+    FLASH_MLA_REQUIRE(cudaStreamSynchronize(nullptr));
+  }
 
  private:
+  // Other streams do not wait for the default one, which may still be busy when these calls return.
   void copy(void* to, const void* from) const {
     FLASH_MLA_REQUIRE(cudaMemcpy(to, from, static_cast<std::size_t>(bytes_), cudaMemcpyDefault));
+    FLASH_MLA_REQUIRE(cudaStreamSynchronize(nullptr));
   }
   void* data_ = nullptr;
   std::int64_t bytes_;
