@@ -35,28 +35,32 @@ void softmax(benchmark::State& state) {
 }
 BENCHMARK(softmax)->Arg(16)->Arg(128);
 
-void pair_tokens(benchmark::State& state) {
-  const std::int64_t tokens = 256;
-  std::vector<std::uint16_t> from(tokens * kHeadDim, 0x3f80), to(tokens * kLatentDim);
+void gather_paired_rows(benchmark::State& state) {
+  const bool copy = state.range(0) != 0;
+  const std::int64_t tokens = 64;
+  const std::vector<std::uint16_t> from(tokens * kHeadDim, 0x3f80);
+  std::vector<std::uint16_t> to(tokens * kHeadDim), panels(tokens * kLatentDim);
+  const cpu::SourceRows rows{from.data(), from.data() + kLatentDim, kHeadDim, kHeadDim, tokens};
   for (auto _ : state) {
-    cpu::pair_tokens(from.data(), tokens / 2, to.data(), tokens * 64);
+    cpu::gather_paired_rows(rows, copy ? to.data() : nullptr, panels.data(), tokens * cpu::kPanelColumns);
     benchmark::ClobberMemory();
   }
   state.SetBytesProcessed(state.iterations() * tokens * kLatentDim * 2);
 }
-BENCHMARK(pair_tokens);
+BENCHMARK(gather_paired_rows)->Arg(0)->Arg(1);
 
-void convert_to_f32(benchmark::State& state) {
+void gather_rows_in_fp32(benchmark::State& state) {
   const auto dtype = static_cast<DType>(state.range(0));
-  std::vector<std::uint16_t> from(64 * kHeadDim, 0x3c00);
+  const std::vector<std::uint16_t> from(64 * kHeadDim, 0x3c00);
   std::vector<float> to(from.size());
+  const cpu::SourceRows rows{from.data(), from.data() + kLatentDim, kHeadDim, kHeadDim, 64};
   for (auto _ : state) {
-    cpu::convert_to_f32(from.data(), dtype, to.data(), static_cast<std::int64_t>(to.size()));
+    cpu::gather_rows(rows, dtype, cpu::ComputeType::f32, to.data());
     benchmark::ClobberMemory();
   }
   state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(to.size()));
 }
-BENCHMARK(convert_to_f32)->Arg(static_cast<int>(DType::bf16))->Arg(static_cast<int>(DType::f16));
+BENCHMARK(gather_rows_in_fp32)->Arg(static_cast<int>(DType::bf16))->Arg(static_cast<int>(DType::f16));
 
 }  // namespace
 

@@ -92,8 +92,7 @@ class Decode {
     const int workers = std::min(workers_, num_parts_);
     for_each(workers, num_parts_, [&](int worker, std::int32_t part) {
       const OneThread one_thread;
-      Worker thread(problem_, work_, type_, extra_.workspace.at(workspaces_ + worker * extra_.workspace.bytes()),
-                    partials_);
+      Worker thread(problem_, work_, extra_.workspace, workspaces_ + worker * extra_.workspace.bytes(), partials_);
       ::new (&unfinished_[part]) Tile(thread.run_part(header_, parts_, part).value_or(Tile{}));
     });
   }
@@ -128,10 +127,12 @@ class Decode {
 
 WorkspaceLayout workspace_layout(ComputeType type, int rows) {
   WorkspaceLayout layout{type, rows, 0, 0};
-  for (int blocks = 1; blocks <= kMaxChunkBlocks; ++blocks) {
-    const TileProducts& products = tile_products({type, rows, blocks});
-    layout.packed_queries_bytes = max_of(layout.packed_queries_bytes, products.packed_queries_bytes());
-    layout.scratch_bytes = max_of(layout.scratch_bytes, products.scratch_bytes());
+  for (int fewer = kRowGranule; fewer <= rows; fewer += kRowGranule) {  // fewer rows may be padded to more
+    for (int blocks = 1; blocks <= kMaxChunkBlocks; ++blocks) {
+      const TileProducts& products = tile_products({type, fewer, blocks});
+      layout.packed_queries_bytes = max_of(layout.packed_queries_bytes, products.packed_queries_bytes());
+      layout.scratch_bytes = max_of(layout.scratch_bytes, products.scratch_bytes());
+    }
   }
   return layout;
 }

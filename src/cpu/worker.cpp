@@ -11,15 +11,15 @@
 
 namespace flash_mla::cpu {
 
-Worker::Worker(const DecodeProblem& problem, const Work& work, ComputeType type, const Workspace& workspace,
+Worker::Worker(const DecodeProblem& problem, const Work& work, const WorkspaceLayout& layout, void* memory,
                const Partials& partials)
     : problem_(problem),
       work_(work),
-      type_(type),
-      workspace_(workspace),
+      type_(layout.type),
+      workspace_(layout.at(memory)),
       partials_(partials),
       stream_(cpu_engine()),
-      in_cache_(blocks_lie_in_cache(problem.cache, type)) {}
+      in_cache_(blocks_lie_in_cache(problem.cache, layout.type)) {}
 
 std::optional<Tile> Worker::run_part(const ScheduleHeader& header, const PartRecord* parts, std::int32_t part) {
   std::optional<Tile> begun;

@@ -19,7 +19,8 @@ namespace flash_mla::cpu {
 
 class Worker {
  public:
-  Worker(const DecodeProblem& problem, const Work& work, ComputeType type, const Workspace& workspace,
+  // `memory` holds layout.bytes() bytes.
+  Worker(const DecodeProblem& problem, const Work& work, const WorkspaceLayout& layout, void* memory,
          const Partials& partials);
 
   // Runs all tiles of a part. The result is the unit that the part left unfinished, if it is the first to work on it:

@@ -61,7 +61,7 @@ struct WorkspaceLayout {
   }
 };
 
-// The layout for tiles of up to `rows` rows. Creates the products of that many rows.
+// The layout for tiles of up to `rows` rows. Creates every product that they may need, so that decode finds them made.
 WorkspaceLayout workspace_layout(ComputeType type, int rows);
 
 }  // namespace flash_mla::cpu

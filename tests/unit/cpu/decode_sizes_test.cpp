@@ -39,6 +39,22 @@ TEST(CpuSizes, RegionsOfTheWorkspaceAreAlignedAndApart) {
   }
 }
 
+// A tile may have any number of rows up to the plan's; each must fit into the plan's workspace.
+TEST(CpuSizes, WorkspaceHoldsTilesOfFewerRows) {
+  for (const cpu::ComputeType type : {cpu::ComputeType::f32, cpu::compute_type(DType::bf16)}) {
+    for (int most = cpu::kRowGranule; most <= cpu::kMaxRows; most += cpu::kRowGranule) {
+      const cpu::WorkspaceLayout layout = cpu::workspace_layout(type, most);
+      for (int rows = cpu::kRowGranule; rows <= most; rows += cpu::kRowGranule) {
+        for (int blocks = 1; blocks <= cpu::kMaxChunkBlocks; ++blocks) {
+          const cpu::TileProducts& products = cpu::tile_products({type, rows, blocks});
+          ASSERT_LE(products.packed_queries_bytes(), layout.packed_queries_bytes) << rows << " of " << most;
+          ASSERT_LE(products.scratch_bytes(), layout.scratch_bytes) << rows << " of " << most;
+        }
+      }
+    }
+  }
+}
+
 TEST(CpuSizes, ScratchGrowsWithWorkersNotWithParts) {
   const int threads = omp_get_max_threads();
   const std::int64_t few = cpu::extra_scratch_bytes(DType::bf16, threads, 128);
