@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # All that needs a GPU, in stages that can be called alone and resumed. Runs inside the folder that device_package.sh made.
 # Usage: scripts/device_check.sh [--results FOLDER] [--again] [STAGE ...]     stages: tests repeat sanitize soak bench
-# A stage that has passed is not run again with the same results folder, unless --again is given.
+# A stage that this commit has passed is not run again with the same results folder (default: results, beside scripts),
+# unless --again is given.
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
-results=$PWD/device-results
+results=$here/results
 again=no
 stages=()
 while (($#)); do
@@ -18,57 +19,79 @@ while (($#)); do
 done
 ((${#stages[@]})) || stages=(tests repeat sanitize soak bench)
 mkdir -p "$results"
+commit=$(cat "$here/share/commit")
+sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
 
-# Runs a program with a time limit, its output in a log of its own; prints the log's end when it fails.
+# Runs a program with a time limit, its output in a log of its own.
 logged() {
   local name=$1 limit=$2
   shift 2
-  if timeout -k 5 "$limit" "$@" >"$results/$name.log" 2>&1; then
-    echo "  $name: $(grep -E 'PASSED|SKIPPED|ERROR SUMMARY' "$results/$name.log" | tail -n 1)"
+  timeout -k 5 "$limit" "$@" >"$results/$name.log" 2>&1
+}
+
+# Says how a program went that wrote this log; shows its end if it failed.
+report() {
+  local name=$1 status=$2
+  if [ "$status" = 0 ]; then
+    echo "  $name: $(grep -E 'PASSED|SKIPPED +\]|passed|steps, all right' "$results/$name.log" | tail -n 1)"
   else
-    echo "  $name: FAILED ($?)"
-    tail -n 25 "$results/$name.log"
-    return 1
+    echo "  $name: FAILED ($status)"
+    grep -hE 'Failure|^\[  FAILED|rror|rows:' "$results/$name.log" | head -n 15
+    tail -n 10 "$results/$name.log"
   fi
+  return "$status"
+}
+
+run_one() {
+  logged "$@"
+  report "$1" $?
+}
+
+# Runs a test program as several processes, each with its share of the tests: much of their time is the host's.
+run_shares() {
+  local name=$1 limit=$2 shares=$3 share failed=0 jobs=()
+  shift 3
+  for ((share = 0; share < shares; ++share)); do
+    GTEST_TOTAL_SHARDS=$shares GTEST_SHARD_INDEX=$share logged "$name-$share" "$limit" "$@" &
+    jobs+=($!)
+  done
+  for ((share = 0; share < shares; ++share)); do
+    wait "${jobs[share]}"
+    report "$name-$share" $? || failed=1
+  done
+  return $failed
 }
 
 device_programs() { (cd "$here/bin" && ls -d test_device* 2>/dev/null); }
 
 stage_tests() {
-  local failed=0
+  local failed=0 program
   for program in $(device_programs); do
-    logged "tests-$program" 240 "$here/bin/$program" --gtest_filter='-*Repeat*:*Soak*' --gtest_brief=1 || failed=1
+    run_shares "tests-$program" 220 4 "$here/bin/$program" --gtest_filter='-*Repeat*:*Soak*' --gtest_brief=1 || failed=1
   done
-  logged tests-check 120 "$here/bin/flash-mla" check --backend cuda || failed=1
+  run_one tests-check 40 "$here/bin/flash-mla" check --backend cuda || failed=1
   return $failed
 }
 
 stage_repeat() {
-  local failed=0
-  for program in $(device_programs); do
-    logged "repeat-$program" 420 "$here/bin/$program" --gtest_filter='*Repeat*' --gtest_brief=1 || failed=1
-  done
-  return $failed
+  run_one repeat 420 "$here/bin/test_device" --gtest_filter='*Repeat*' --gtest_brief=1
 }
 
+# A tool's complaints that share/sanitizer_exceptions.txt lists do not count.
 stage_sanitize() {
-  local failed=0 tool program
+  local failed=0 tool share log
   for tool in memcheck synccheck racecheck initcheck; do
-    for program in $(device_programs); do
-      logged "sanitize-$tool-$program" 220 compute-sanitizer --tool "$tool" --error-exitcode 1 --kernel-regex kns=flash_mla \
-        "$here/bin/$program" --gtest_filter='*Sanitize*' --gtest_brief=1 || failed=1
+    run_shares "sanitize-$tool" 110 4 "$sanitizer" --tool "$tool" "$here/bin/test_device" --gtest_filter='*Sanitize*' \
+      --gtest_brief=1 || failed=1
+    for log in "$results/sanitize-$tool"-?.log; do
+      python3 "$here/scripts/sanitizer_findings.py" "$tool" "$log" "$here/share/sanitizer_exceptions.txt" || failed=1
     done
   done
   return $failed
 }
 
 stage_soak() {
-  local failed=0
-  for program in $(device_programs); do
-    FLASH_MLA_SOAK_SECONDS=${FLASH_MLA_SOAK_SECONDS:-300} \
-      logged "soak-$program" 420 "$here/bin/$program" --gtest_filter='*Soak*' --gtest_brief=1 || failed=1
-  done
-  return $failed
+  FLASH_MLA_SOAK_SECONDS=${FLASH_MLA_SOAK_SECONDS:-300} run_one soak 420 "$here/bin/test_device" --gtest_filter='*Soak*'
 }
 
 stage_bench() {
@@ -77,7 +100,7 @@ stage_bench() {
   case $gpu in *H200*) peers=h200 ;; *) peers=h100 ;; esac
   timeout 60 "$here/bin/roofline" >"$results/roof.json" || return 1
   timeout 400 "$here/bin/decode_bench" --peers "$here/share/$peers.json" --roof "$results/roof.json" \
-    --commit "$(cat "$here/share/commit")" --out "$results/$peers.json" >"$results/bench.log" 2>&1
+    --commit "$commit" --out "$results/$peers.json" >"$results/bench.log" 2>&1
   local status=$?
   cat "$results/bench.log"
   return $status
@@ -85,7 +108,7 @@ stage_bench() {
 
 failed=0
 for stage in "${stages[@]}"; do
-  if [ "$again" = no ] && [ -e "$results/$stage.passed" ]; then
+  if [ "$again" = no ] && [ "$(cat "$results/$stage.passed" 2>/dev/null)" = "$commit" ]; then
     echo "$stage: passed before"
     continue
   fi
@@ -93,7 +116,7 @@ for stage in "${stages[@]}"; do
   SECONDS=0
   echo "$stage:"
   if "stage_$stage"; then
-    touch "$results/$stage.passed"
+    case $commit in *dirty) ;; *) echo "$commit" >"$results/$stage.passed" ;; esac
     echo "$stage: passed in $SECONDS s"
   else
     echo "$stage: FAILED after $SECONDS s"

@@ -24,6 +24,7 @@ for program in "$folder"/bin/*; do ldd "$program"; done |
   while read -r library; do install -s "$(readlink -f "$library")" "$folder/lib/$(basename "$library")"; done
 for library in "$folder"/lib/*; do patchelf --set-rpath '$ORIGIN' "$library"; done
 cp bench/peers/*.json "$folder/share/"
-cp scripts/device_check.sh "$folder/scripts/"
+cp tests/device/sanitizer_exceptions.txt "$folder/share/"
+cp scripts/device_check.sh scripts/sanitizer_findings.py "$folder/scripts/"
 git describe --always --dirty --abbrev=12 >"$folder/share/commit"
 du -sh "$folder"
