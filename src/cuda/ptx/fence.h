@@ -3,11 +3,16 @@
 
 #include <cuda/ptx>
 
+#include "cuda/ptx/faults.h"
+
 namespace flash_mla::ptx {
 
 // Ordinary shared-memory accesses of this thread before it are visible to the copy engine's and tensor cores' accesses
 // that come after it (or after a barrier behind it).
-__device__ __forceinline__ void fence_async_shared() { cuda::ptx::fence_proxy_async(cuda::ptx::space_shared); }
+__device__ __forceinline__ void fence_async_shared() {
+  if (left_out(Operation::fence, own_warpgroup())) return;
+  cuda::ptx::fence_proxy_async(cuda::ptx::space_shared);
+}
 
 // Initialised barriers become visible to the copy engine.
 __device__ __forceinline__ void fence_barrier_init() {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cuda/ptx>
 
+#include "cuda/ptx/faults.h"
+
 namespace flash_mla::ptx {
 
 class Barrier {
@@ -14,17 +16,20 @@ class Barrier {
 
   // Releases what the calling thread did before.
   __device__ __forceinline__ void arrive() {
+    if (left_out(Operation::arrive, place_of(this))) return;
     cuda::ptx::mbarrier_arrive(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, &word_);
   }
 
   // Arrives, and announces that the copy engine will deliver `bytes` within this phase.
   __device__ __forceinline__ void arrive_expecting(std::uint32_t bytes) {
+    if (left_out(Operation::arrive, place_of(this))) return;
     cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, &word_,
                                          bytes);
   }
 
   // Returns once a phase of this parity has completed; acquires what was released into it.
   __device__ __forceinline__ void wait(std::uint32_t parity) {
+    if (left_out(Operation::wait, place_of(this))) return;
 #ifdef FLASH_MLA_WATCHDOG
     const long long start = clock64();
     while (!cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cuda/ptx/faults.h"
+
 namespace flash_mla::ptx {
 
 // Sets the calling warpgroup's registers a thread. Raising waits until others have given theirs back.
@@ -19,6 +21,7 @@ __device__ __forceinline__ void lower_registers() {
 
 // Named barrier `id` (1 .. 15; 0 is __syncthreads): `threads` threads in whole warps meet.
 __device__ __forceinline__ void sync_threads(int id, int threads) {
+  if (left_out(Operation::meet, static_cast<std::uint32_t>(id))) return;
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 // Arrives without waiting; the counterpart waits with sync_threads.

@@ -1,0 +1,46 @@
+// Faults on purpose. A build with FLASH_MLA_FAULTS can leave out one barrier or fence, chosen at run time, and sleeps
+// for random times at all of them; tests/device/faults shows that tests notice. In every other build this is nothing.
+#pragma once
+
+#include <cstdint>
+
+namespace flash_mla::ptx {
+
+enum class Operation : int { none, wait, arrive, fence, meet };
+
+#ifdef FLASH_MLA_FAULTS
+
+// Leaves out `operation` at places first .. last.
+struct Fault {
+  Operation operation;
+  std::uint32_t first, last;
+  std::uint32_t longest_sleep_ns;
+};
+static __constant__ Fault selected_fault;
+
+// Places of waits and arrivals: the barrier's first byte in dynamic shared memory.
+__device__ __forceinline__ std::uint32_t place_of(const void* barrier) {
+  extern __shared__ unsigned char fault_origin[];
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(barrier) - __cvta_generic_to_shared(fault_origin));
+}
+// Of fences: the warpgroup.
+__device__ __forceinline__ std::uint32_t own_warpgroup() { return threadIdx.x / 128; }
+
+__device__ __forceinline__ bool left_out(Operation operation, std::uint32_t place) {
+  if (selected_fault.longest_sleep_ns > 0) {
+    const unsigned random =
+        (static_cast<unsigned>(clock64() >> 3) ^ (threadIdx.x / 32 + 37 * blockIdx.x)) * 2654435761u;
+    if (random >> 29 == 0) __nanosleep((random >> 5) % selected_fault.longest_sleep_ns);
+  }
+  return operation == selected_fault.operation && place >= selected_fault.first && place <= selected_fault.last;
+}
+
+#else
+
+__device__ constexpr std::uint32_t place_of(const void*) { return 0; }
+__device__ constexpr std::uint32_t own_warpgroup() { return 0; }
+__device__ constexpr bool left_out(Operation, std::uint32_t) { return false; }
+
+#endif
+
+}  // namespace flash_mla::ptx

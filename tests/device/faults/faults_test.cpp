@@ -1,0 +1,160 @@
+// Do tests notice when a barrier or a fence is missing? Each is left out in turn in a process of its own, since a
+// kernel that waits for ever ends in the watchdog's trap, after which a process can do nothing more on the GPU.
+//
+//   test_device_faults --fault N     runs case N and exits with 0 (no run differed), 1 (one did) or 2 (the GPU failed)
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/backend.h"
+#include "device/device_problem.h"
+#include "device/faults/faulty_kernel.h"
+
+extern char** environ;
+
+namespace flash_mla::test {
+namespace {
+
+using reference::ProblemSpec;
+
+constexpr int kRuns = 10000, kRunsBetweenLooks = 100;
+constexpr int kSleeps[] = {0, 2000, 500};  // the longest, in nanoseconds, by turns
+enum Outcome : int { kUnseen = 0, kDiffered = 1, kGpuFailed = 2 };
+
+// Many tiles a thread block, tails with poison, masks, splits; queries that the copy engine brings and that are
+// gathered.
+std::vector<ProblemSpec> specs() {
+  std::vector<ProblemSpec> all(3);
+  for (std::int32_t r = 0; r < 40; ++r) all[0].lengths.push_back(r % 7 == 3 ? 0 : 1 + r * 37 % 400);
+  all[0].num_heads_q = 64, all[0].num_parts = 4;
+  all[1].lengths = {700, 64, 130, 65, 3, 300, 90, 1}, all[1].num_heads_q = 9, all[1].num_heads_kv = 3;
+  all[1].seqlen_q = 2, all[1].num_parts = 3;
+  all[2].lengths = {2000, 77}, all[2].num_heads_q = 128, all[2].q_scale = 30;
+  return all;
+}
+
+// A problem and what it gives without faults.
+struct Judged {
+  explicit Judged(const ProblemSpec& spec) : problem(spec) {
+    if (const testing::AssertionResult right = problem.runs_right(500); !right) {
+      throw std::runtime_error(std::string("without a fault: ") + right.message());
+    }
+    expected = problem.snapshot();
+    problem.synchronize();
+  }
+  DeviceProblem problem;
+  Snapshot expected;
+};
+
+// The words that differed within some runs with this fault.
+std::int64_t words_that_differ(std::vector<std::unique_ptr<Judged>>& all, const FaultCase* fault, int runs) {
+  std::int64_t differing = 0;
+  for (int first = 0; first < runs && differing == 0; first += kRunsBetweenLooks) {
+    select_fault(fault, kSleeps[first / kRunsBetweenLooks % static_cast<int>(std::size(kSleeps))]);
+    for (const auto& judged : all) {
+      const DeviceCount count;
+      for (int i = 0; i < kRunsBetweenLooks; ++i) {
+        judged->problem.clear_results();
+        judged->problem.decode();
+        judged->problem.count_differing(judged->expected, count);
+      }
+      differing += count.fetch(judged->problem.stream());
+    }
+  }
+  return differing;
+}
+
+std::vector<std::unique_ptr<Judged>> judged_problems() {
+  select_fault(nullptr, 0);
+  std::vector<std::unique_ptr<Judged>> all;
+  for (const ProblemSpec& spec : specs()) all.push_back(std::make_unique<Judged>(spec));
+  return all;
+}
+
+int run_case(const FaultCase& fault) {
+  std::vector<std::unique_ptr<Judged>> all;
+  try {
+    all = judged_problems();
+  } catch (const std::exception& error) {
+    std::printf("%s\n", error.what());
+    std::fflush(stdout);
+    _exit(3);
+  }
+  Outcome outcome = kUnseen;
+  try {
+    outcome = words_that_differ(all, &fault, kRuns) == 0 ? kUnseen : kDiffered;
+  } catch (const std::exception& error) {
+    std::printf("%s\n", error.what());
+    outcome = kGpuFailed;
+  }
+  std::fflush(stdout);
+  _exit(outcome);  // nothing that was allocated can be freed after a trap
+}
+
+int run_in_own_process(std::size_t index) {
+  std::string program = "/proc/self/exe", flag = "--fault", number = std::to_string(index);
+  char* arguments[] = {program.data(), flag.data(), number.data(), nullptr};
+  pid_t child = 0;
+  if (posix_spawn(&child, program.c_str(), nullptr, nullptr, arguments, environ) != 0) return -1;
+  int status = 0;
+  if (waitpid(child, &status, 0) != child || !WIFEXITED(status)) return -1;
+  return WEXITSTATUS(status);
+}
+
+// The sleeps alone do no harm.
+TEST(Faults, NoFaultNoDifference) {
+  std::vector<std::unique_ptr<Judged>> all = judged_problems();
+  EXPECT_EQ(words_that_differ(all, nullptr, 300), 0);
+}
+
+class FaultsAreNoticed : public testing::TestWithParam<std::size_t> {};
+
+TEST_P(FaultsAreNoticed, InAProcessOfItsOwn) {
+  const FaultCase& fault = fault_cases()[GetParam()];
+  const int outcome = run_in_own_process(GetParam());
+  ASSERT_TRUE(outcome == kUnseen || outcome == kDiffered || outcome == kGpuFailed) << outcome;
+  std::printf("[          ] %s left out: %s\n", fault.name.c_str(),
+              outcome == kDiffered    ? "results differ"
+              : outcome == kGpuFailed ? "the GPU stops"
+                                      : "not noticed");
+  if (!fault.excuse.empty()) {
+    std::printf("[          ] excused: %s\n", fault.excuse.c_str());
+  } else {
+    EXPECT_NE(outcome, kUnseen) << fault.name;
+  }
+}
+
+std::vector<std::size_t> indices() {
+  std::vector<std::size_t> all;
+  for (std::size_t i = 0; i < fault_cases().size(); ++i) all.push_back(i);
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(LeftOut, FaultsAreNoticed, testing::ValuesIn(indices()),
+                         [](const auto& info) { return fault_cases()[info.param].name; });
+
+}  // namespace
+}  // namespace flash_mla::test
+
+int main(int argc, char** argv) {
+  using namespace flash_mla;
+  if (argc == 3 && std::strcmp(argv[1], "--fault") == 0) {
+    return test::run_case(test::fault_cases().at(static_cast<std::size_t>(std::atoi(argv[2]))));
+  }
+  testing::InitGoogleTest(&argc, argv);
+  const BackendInfo info = cuda_backend()->info();
+  if (!info.available && !testing::GTEST_FLAG(list_tests)) {
+    std::printf("[  SKIPPED ] device tests: %s\n", info.reason);
+    return 0;
+  }
+  return RUN_ALL_TESTS();
+}
