@@ -4,8 +4,9 @@
 //
 // The work is dealt as the partials were: the k parts that share a unit take every k-th of its rows, so whatever k is,
 // each part reads as much as it wrote, and no list of units is needed. A part has at most two cut units: the one it
-// found begun and the one it left unfinished. A thread block takes 128 columns of such a share. Its warps take a row
-// each; where there are fewer rows than warps (many splits, few rows), several warps share a row's splits.
+// found begun and the one it left unfinished. A thread block takes 256 columns of such a share, so that all thread
+// blocks fit the GPU at once. Its warps take a row each; where there are fewer rows than warps (many splits, few rows),
+// several warps share a row's splits.
 #include "core/row_packing.h"
 #include "cuda/combine/combine.h"
 #include "cuda/combine/warp_merge.h"
@@ -20,7 +21,8 @@ namespace flash_mla::cuda {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr int kColumns = kWarpLanes * 4;  // of a thread block
+constexpr int kVectors = 2;                          // of four columns a lane
+constexpr int kColumns = kWarpLanes * 4 * kVectors;  // of a thread block
 constexpr int kColumnGroups = kLatentDim / kColumns;
 constexpr int kRowsPerBlock = 64;  // thread blocks for each 64 rows of a unit
 
@@ -59,39 +61,46 @@ __device__ CutUnit find_cut_unit(const Work& work, const PartRecord* parts, std:
   return unit;
 }
 
-// The result of one row and 128 columns, four a lane.
+// The result of one row; lane l has columns column + 128 v + 4 l ... of vector v.
 template <class Element>
-__device__ void store_row(const CombineParams& params, const CutUnit& unit, int row, int column, float4 out,
-                          float lse) {
+__device__ void store_row(const CombineParams& params, const CutUnit& unit, int row, int column,
+                          const float4 (&out)[kVectors], float lse) {
   const QueryHead at = unpack_row(unit.first_row + row, unit.kv_head, params.work.heads_per_kv);
   const std::int64_t token = params.work.first_query(unit.request) + at.query;
   const auto offset = [&](const RowsView& view) {
     return unit.request * view.batch_stride + token * view.token_stride + at.head * view.head_stride;
   };
-  store4(static_cast<Element*>(params.out.data) + offset(params.out) + column, out);
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    store4(static_cast<Element*>(params.out.data) + offset(params.out) + column + v * kWarpLanes * 4, out[v]);
+  }
   if (column == 0 && params.lse.data != nullptr) {
     static_cast<float*>(params.lse.data)[offset(params.lse)] = lse_for_api(lse);
   }
 }
 
-// Adds the sums of the warps that share a row, in order, for the first of them.
-__device__ void add_warps(float4 (&sums)[kWarps][kWarpLanes], int warps_per_row, float4* sum) {
+using WarpSums = float4[kWarps][kVectors][kWarpLanes];
+
+// Adds the sums of the warps that share a row, in order, for the first of them. All threads call.
+__device__ void add_warps(WarpSums& sums, int warps_per_row, float4 (&sum)[kVectors]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes, warp = static_cast<int>(threadIdx.x) / kWarpLanes;
-  sums[warp][lane] = *sum;
+  __syncthreads();  // the last unit's sums have been read
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) sums[warp][v][lane] = sum[v];
   __syncthreads();
   if (warp % warps_per_row != 0) return;
   for (int other = warp + 1; other < warp + warps_per_row; ++other) {
-    const float4 more = sums[other][lane];
-    sum->x += more.x, sum->y += more.y, sum->z += more.z, sum->w += more.w;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const float4 more = sums[other][v][lane];
+      sum[v].x += more.x, sum[v].y += more.y, sum[v].z += more.z, sum[v].w += more.w;
+    }
   }
 }
 
+// The thread block's share of a unit's rows.
 template <class Element>
-__global__ void __launch_bounds__(kWarps* kWarpLanes, 2) combine(const __grid_constant__ CombineParams params) {
-  __shared__ float4 sums[kWarps][kWarpLanes];
-  // The schedule and the lengths are older than the decode kernel, the partials are not.
-  const CutUnit unit = find_cut_unit(params.work, params.parts, static_cast<std::int32_t>(blockIdx.x), blockIdx.z == 1);
-  ptx::wait_for_prerequisites();
+__device__ void combine_unit(const CombineParams& params, const CutUnit& unit, WarpSums& sums) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes, warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   const int column = static_cast<int>(blockIdx.y) % kColumnGroups * kColumns + lane * 4;
   const int groups = static_cast<int>(gridDim.y) / kColumnGroups;  // thread blocks that share the part's rows
@@ -112,16 +121,31 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes, 2) combine(const __grid_co
       return (unit.first_slot + split) * static_cast<std::int64_t>(params.work.rows_per_unit) + row;
     };
     const auto lse_of = [&](int split) { return params.partial_lse[at(split)]; };
-    const auto load = [&](int split, int) { return load4(params.partial_out + at(split) * kLatentDim + column); };
+    const auto load = [&](int split, int v) {
+      return load4(params.partial_out + at(split) * kLatentDim + column + v * kWarpLanes * 4);
+    };
     MergedLse merged;
-    float4 sum[1] = {};
+    float4 sum[kVectors] = {};
     if (i < rows) {
       merged = warp_merge_lse(unit.num_splits, lse_of);
       warp_add_partials(merged, begin, min_of(begin + share, unit.num_splits), lse_of, load, sum);
     }
-    if (warps_per_row > 1) add_warps(sums, warps_per_row, &sum[0]);
-    if (i < rows && warp % warps_per_row == 0) store_row<Element>(params, unit, row, column, sum[0], merged.lse());
+    if (warps_per_row > 1) add_warps(sums, warps_per_row, sum);
+    if (i < rows && warp % warps_per_row == 0) store_row<Element>(params, unit, row, column, sum, merged.lse());
   }
+}
+
+template <class Element>
+__global__ void __launch_bounds__(kWarps* kWarpLanes, 2) combine(const __grid_constant__ CombineParams params) {
+  __shared__ WarpSums sums;
+  // The schedule and the lengths are older than the decode kernel, the partials are not.
+  const auto part = static_cast<std::int32_t>(blockIdx.x);
+  const CutUnit begun = find_cut_unit(params.work, params.parts, part, false);
+  const CutUnit left = find_cut_unit(params.work, params.parts, part, true);
+  ptx::launch_dependents();
+  ptx::wait_for_prerequisites();
+  combine_unit<Element>(params, begun, sums);
+  combine_unit<Element>(params, left, sums);
 }
 
 }  // namespace
@@ -144,7 +168,7 @@ Status launch_combine(const DecodeProblem& problem, std::int32_t num_parts, std:
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(num_parts), static_cast<unsigned>(groups), 2);
+  config.gridDim = dim3(static_cast<unsigned>(num_parts), static_cast<unsigned>(groups));
   config.blockDim = dim3(kWarps * kWarpLanes);
   config.stream = stream;
   config.attrs = &early;

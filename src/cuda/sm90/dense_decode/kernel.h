@@ -28,12 +28,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   SharedMemory& smem = *reinterpret_cast<SharedMemory*>(dynamic_shared_memory);
   const int warpgroup = threadIdx.x / kWarpgroupThreads;
-  if (threadIdx.x == 0) {
-    init_barriers(smem);
+  if (threadIdx.x < 32) {
+    init_barriers(smem, threadIdx.x);
     ptx::fence_barrier_init();
   }
   __syncthreads();
-  ptx::launch_dependents();  // the combine kernel, which waits for this one's end before it reads a partial
+  ptx::wait_for_prerequisites();  // before anything is read that an earlier kernel wrote
+  ptx::launch_dependents();       // the combine kernel, which in turn waits for this one before it reads a partial
 
   // One if / else over whole warpgroups: the compiler plans registers by it.
   if (warpgroup == 3) {

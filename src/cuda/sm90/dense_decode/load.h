@@ -113,6 +113,9 @@ __device__ __forceinline__ void load_pieced_blocks(SharedMemory& smem, const Ten
 
 inline __device__ void run_loader(SharedMemory& smem, const TensorMaps& maps, const DecodeParams& params) {
   const int lane = threadIdx.x % 32;
+  if (lane == 0) {
+    for (const CUtensorMap* map : {&maps.q_latent, &maps.q_rope, &maps.k_latent, &maps.k_rope}) ptx::prefetch_map(*map);
+  }
   TileReader tiles;
   std::uint32_t blocks = 0, query_tiles = 0;
   while (const TileRecord* tile = tiles.next(smem)) {

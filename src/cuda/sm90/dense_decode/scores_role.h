@@ -81,7 +81,7 @@ __device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParam
       if (lane == 0) {
         smem.k_released[stage][kLatentSlices].arrive();
         smem.scores_done.arrive();
-        if (block + 1 == end) smem.q_released.arrive();
+        if (block + 1 == end && params.q_period > 0) smem.q_released.arrive();
       }
       if (block >= v.first_masked_block) mask_scores(s, block * kBlockTokens, v.visible);
       write_softmax<Element>(smem, s, params.scale_log2, rows);

@@ -55,18 +55,21 @@ struct SharedMemory {
 inline constexpr int kSharedMemoryLimitBytes = 227 * 1024;
 static_assert(sizeof(SharedMemory) <= kSharedMemoryLimitBytes);
 
-// Arrivals a phase, by warps.
-inline void __device__ init_barriers(SharedMemory& smem) {
+// By the lanes of one warp. Arrivals a phase are those of warps.
+inline void __device__ init_barriers(SharedMemory& smem, int lane) {
   constexpr int kReaders = 3 * kWarpgroupWarps + 1;  // scores, left, right, loader
-  for (int i = 0; i < kTileSlots; ++i) smem.tile_dealt[i].init(1), smem.tile_finished[i].init(kReaders);
+  static_assert(kTileSlots <= 32 && kStages * kSlices <= 32);
+  if (lane < kTileSlots) {
+    smem.tile_dealt[lane].init(1);
+    smem.tile_finished[lane].init(kReaders);
+  }
+  if (lane < kStages * kSlices) {
+    smem.k_landed[lane / kSlices][lane % kSlices].init(1);
+    smem.k_released[lane / kSlices][lane % kSlices].init(kWarpgroupWarps);
+  }
+  if (lane > 0) return;
   smem.q_landed.init(1);
   smem.q_released.init(kWarpgroupWarps);
-  for (int stage = 0; stage < kStages; ++stage) {
-    for (int slice = 0; slice < kSlices; ++slice) {
-      smem.k_landed[stage][slice].init(1);
-      smem.k_released[stage][slice].init(kWarpgroupWarps);
-    }
-  }
   smem.scores_done.init(kWarpgroupWarps);
   smem.p_published.init(kWarpgroupWarps);
   smem.p_fetched.init(2 * kWarpgroupWarps);

@@ -11,25 +11,12 @@
 
 #include "cuda/ptx/fence.h"
 #include "cuda/ptx/mma.h"
-#include "cuda/sm90/dense_decode/queries.h"
+#include "cuda/sm90/dense_decode/epilogue.h"
 #include "cuda/sm90/dense_decode/scores.h"
 #include "cuda/sm90/dense_decode/softmax.h"
 #include "cuda/sm90/dense_decode/tiles.h"
 
 namespace flash_mla::sm90 {
-
-// A product covers two slices: 128 columns.
-inline constexpr int kPieces = 2;
-inline constexpr int kPieceSlices = kSideSlices / kPieces;
-inline constexpr int kPieceColumns = kPieceSlices * tile::kSliceColumns;
-inline constexpr int kPieceRegisters = kPieceColumns / 2;
-inline constexpr int kBlockSteps = kBlockTokens / tile::kStepK;
-
-// Of the thread's two rows: columns [256 side, 256 side + 256) of O, and the sum of P (twice).
-struct Accumulators {
-  float o[kPieces][kPieceRegisters];
-  float sum[4];
-};
 
 __device__ __forceinline__ void clear(Accumulators& acc) {
 #pragma unroll
@@ -112,46 +99,6 @@ __device__ __forceinline__ void multiply_values(SharedMemory& smem, const std::u
   if (lane < kPieceSlices) smem.k_released[stage][kFirstSlice + kPieceSlices + lane].arrive();
 }
 
-// One row's columns of this thread; h: which of its two rows.
-template <class To>
-__device__ __forceinline__ void store_row(To* to, const Accumulators& acc, int h) {
-  const int lane = threadIdx.x % 32;
-  const float sum = acc.sum[2 * h], factor = sum == 0.f ? 0.f : 1.f / sum;  // 0: the row saw no token
-#pragma unroll
-  for (int piece = 0; piece < kPieces; ++piece) {
-#pragma unroll
-    for (int i = 0; i < kPieceRegisters; i += 4) {
-      const int column = piece * kPieceColumns + tile::accumulator_column(lane, i);
-      const float a = acc.o[piece][i + 2 * h] * factor, b = acc.o[piece][i + 2 * h + 1] * factor;
-      if constexpr (sizeof(To) == 4) {
-        *reinterpret_cast<float2*>(to + column) = make_float2(a, b);
-      } else {
-        *reinterpret_cast<std::uint32_t*>(to + column) = pack<To>(a, b);
-      }
-    }
-  }
-}
-
-template <class Element, Side S>
-__device__ __forceinline__ void write_tile(const DecodeParams& params, const TileRecord& tile,
-                                           const Accumulators& acc) {
-  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
-  constexpr int kFirstColumn = static_cast<int>(S) * kSideSlices * tile::kSliceColumns;
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int row = tile::accumulator_row(warp, lane, 2 * h);
-    if (row >= tile.num_rows) continue;
-    if (tile.slot >= 0) {
-      const std::int64_t partial_row =
-          static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row;
-      store_row(params.partial_out + partial_row * kLatentDim + kFirstColumn, acc, h);
-    } else {
-      store_row(static_cast<Element*>(params.out.data) + row_offset(params.out, params.work, tile, row) + kFirstColumn,
-                acc, h);
-    }
-  }
-}
-
 template <class Element, Side S>
 __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParams& params) {
   const int lane = threadIdx.x % 32;
@@ -165,6 +112,8 @@ __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParam
     for (int block = begin; block < end; ++block, ++blocks) {
       const int stage = blocks % kStages;
       smem.p_published.wait(blocks & 1);
+      // Every phase is waited for once; that of a first block is over, and the next cannot be before p_fetched.
+      if (S == Side::right && block == begin) smem.scores_done.wait(blocks & 1);
       std::uint32_t p[kBlockSteps][4];
       fetch_probabilities(smem, p);
       rescale(smem, acc);
