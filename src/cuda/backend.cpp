@@ -61,8 +61,9 @@ class CudaBackend final : public Backend {
     return info;
   }
 
-  // Costs in tenths of microseconds: a block as one multiprocessor takes it when none waits for memory; a tile's own
-  // part is Q's arrival, the first block's latency and the write of the result; a merge is a second kernel.
+  // Costs in tenths of microseconds. A block: one multiprocessor's share of the memory's bandwidth, or where thread
+  // blocks share what they read, its tensor cores' time. A tile's own part: Q's and the first block's way, the write of
+  // the result. A merge: a second kernel and the partials' way through the L2 cache.
   Result<PlanTuning> tune(const PlanConfig& config) const noexcept override {
     FLASH_MLA_TRY(Devices::get().require(config.device.index));
     int multiprocessors = 0;
@@ -71,9 +72,9 @@ class CudaBackend final : public Backend {
     PlanTuning tuning;
     tuning.num_parts = config.num_parts > 0 ? config.num_parts : max_of(multiprocessors / cohort, 1);
     tuning.rows_per_unit = cohort * sm90::kRowsPerThreadBlock;
-    tuning.cost_fixed = 30;
-    tuning.cost_block = 15;
-    tuning.cost_merge = 30;
+    tuning.cost_fixed = 40;
+    tuning.cost_block = cohort == 1 ? 32 : 18;
+    tuning.cost_merge = 30 + 10 * cohort;
     return tuning;
   }
 

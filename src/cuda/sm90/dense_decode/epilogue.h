@@ -18,10 +18,10 @@ inline constexpr int kPieceColumns = kPieceSlices * tile::kSliceColumns;
 inline constexpr int kPieceRegisters = kPieceColumns / 2;
 inline constexpr int kBlockSteps = kBlockTokens / tile::kStepK;
 
-// Of the thread's two rows: columns [256 side, 256 side + 256) of O, and the sum of P (twice).
+// Of the thread's two rows: columns [256 side, 256 side + 256) of O, and the sum of P over the thread's tokens.
 struct Accumulators {
   float o[kPieces][kPieceRegisters];
-  float sum[4];
+  float sum[2];
 };
 
 // Lane t of four holds x[j] = m[t][j]; afterwards x[j] = m[j][t].
@@ -92,7 +92,7 @@ __device__ __forceinline__ void write_tile(const DecodeParams& params, const Til
     const int row = tile::accumulator_row(warp, lane, 2 * h);
     const bool present = row < tile.num_rows;
     if (!__any_sync(kAllLanes, present)) continue;
-    const float sum = acc.sum[2 * h], factor = sum == 0.f ? 0.f : 1.f / sum;  // 0: the row saw no token
+    const float sum = row_sum(acc.sum[h]), factor = sum == 0.f ? 0.f : 1.f / sum;  // 0: the row saw no token
     if (tile.slot >= 0) {
       const std::int64_t partial_row =
           static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row;

@@ -42,6 +42,19 @@ __device__ __forceinline__ std::uint32_t pack<__half>(float low, float high) {
   return bits;
 }
 
+template <class Element>
+__device__ __forceinline__ float2 unpack(std::uint32_t bits);
+template <>
+__device__ __forceinline__ float2 unpack<__nv_bfloat16>(std::uint32_t bits) {
+  return {__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u)};
+}
+template <>
+__device__ __forceinline__ float2 unpack<__half>(std::uint32_t bits) {
+  __half2 pair;
+  memcpy(&pair, &bits, sizeof pair);
+  return __half22float2(pair);
+}
+
 // Reductions over the four threads of a row.
 __device__ __forceinline__ float row_max(float x) {
   x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));

@@ -5,12 +5,10 @@
 //   announces p_fetched, k_released (own slices); writes out or the partial
 //
 // O is divided by the sum of P as it was multiplied, rounded: then the rounding of a dominating weight cancels. (The
-// reference of softmax.h lags, so that weight is no power of two.) Each role adds up P for itself, as a product with
-// ones.
+// reference of softmax.h lags, so that weight is no power of two.) Each role adds up P for itself.
 #pragma once
 
 #include "cuda/ptx/fence.h"
-#include "cuda/ptx/mma.h"
 #include "cuda/sm90/dense_decode/epilogue.h"
 #include "cuda/sm90/dense_decode/scores.h"
 #include "cuda/sm90/dense_decode/softmax.h"
@@ -39,7 +37,7 @@ __device__ __forceinline__ void rescale(const SharedMemory& smem, Accumulators& 
     for (int i = 0; i < kPieceRegisters; ++i) acc.o[piece][i] *= factor[i / 2 % 2];
   }
 #pragma unroll
-  for (int i = 0; i < 4; ++i) acc.sum[i] *= factor[i / 2];
+  for (int h = 0; h < 2; ++h) acc.sum[h] *= factor[h];
 }
 
 __device__ __forceinline__ void fetch_probabilities(const SharedMemory& smem, std::uint32_t (&p)[kBlockSteps][4]) {
@@ -51,10 +49,15 @@ __device__ __forceinline__ void fetch_probabilities(const SharedMemory& smem, st
 }
 
 template <class Element>
-__device__ __forceinline__ void add_sums(const std::uint32_t (&p)[kBlockSteps][4], float (&sum)[4]) {
-  const std::uint32_t one = pack<Element>(1.f, 1.f), ones[2] = {one, one};
+__device__ __forceinline__ void add_sums(const std::uint32_t (&p)[kBlockSteps][4], float (&sum)[2]) {
 #pragma unroll
-  for (int step = 0; step < kBlockSteps; ++step) ptx::warp_mma<Element>(sum, p[step], ones);
+  for (int step = 0; step < kBlockSteps; ++step) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      const float2 pair = unpack<Element>(p[step][r]);
+      sum[r % 2] += pair.x + pair.y;
+    }
+  }
 }
 
 // Rows of V past the request's last token may hold anything, and 0 * NaN is NaN: zeroes them.
@@ -119,11 +122,11 @@ __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParam
       rescale(smem, acc);
       __syncwarp();
       if (lane == 0) smem.p_fetched.arrive();
-      add_sums<Element>(p, acc.sum);
       const int valid_rows = length - block * kBlockTokens;
       if (valid_rows < kBlockTokens) zero_rows_from<S>(smem, stage, max_of(valid_rows, 0));
       if (S == Side::right && block + 1 < end) smem.scores_done.wait((blocks + 1) & 1);
       multiply_values<Element, S>(smem, p, stage, acc.o);
+      add_sums<Element>(p, acc.sum);  // last, when nobody waits for this role
     }
     write_tile<Element, S>(params, *tile, acc);
     tiles.finish(smem);
