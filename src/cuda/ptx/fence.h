@@ -1,8 +1,6 @@
 // Fences between what ordinary instructions and what the asynchronous units (copy engine, tensor cores) see.
 #pragma once
 
-#include <cuda/ptx>
-
 #include "cuda/ptx/faults.h"
 
 namespace flash_mla::ptx {
@@ -11,12 +9,12 @@ namespace flash_mla::ptx {
 // that come after it (or after a barrier behind it).
 __device__ __forceinline__ void fence_async_shared() {
   if (left_out(Operation::fence, own_warpgroup())) return;
-  cuda::ptx::fence_proxy_async(cuda::ptx::space_shared);
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 // Initialised barriers become visible to the copy engine.
 __device__ __forceinline__ void fence_barrier_init() {
-  cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
 }  // namespace flash_mla::ptx

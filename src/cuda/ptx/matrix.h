@@ -4,20 +4,20 @@
 
 #include <cstdint>
 
+#include "cuda/ptx/shared_address.h"
+
 namespace flash_mla::ptx {
 
 __device__ __forceinline__ void store_matrix_x4(void* row, const std::uint32_t (&m)[4]) {
-  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(m[0]), "r"(m[1]),
-               "r"(m[2]), "r"(m[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)), "r"(m[0]),
+               "r"(m[1]), "r"(m[2]), "r"(m[3])
                : "memory");
 }
 
 __device__ __forceinline__ void load_matrix_x4(const void* row, std::uint32_t (&m)[4]) {
-  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(address)
+               : "r"(shared_address(row))
                : "memory");
 }
 

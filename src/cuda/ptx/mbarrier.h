@@ -3,16 +3,20 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <cuda/ptx>
 
 #include "cuda/ptx/faults.h"
+#include "cuda/ptx/shared_address.h"
 
 namespace flash_mla::ptx {
 
 class Barrier {
  public:
   // By one thread, before any use; then fence_barrier_init() and a barrier of the thread block.
-  __device__ __forceinline__ void init(std::uint32_t arrivals) { cuda::ptx::mbarrier_init(&word_, arrivals); }
+  __device__ __forceinline__ void init(std::uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&word_)), "r"(arrivals) : "memory");
+  }
 
   // Releases what the calling thread did before.
   __device__ __forceinline__ void arrive() {
@@ -48,7 +52,7 @@ class Barrier {
   static constexpr long long kWatchdogCycles = 4'000'000'000;  // about two seconds
   __device__ __noinline__ void report_and_trap(std::uint32_t parity) {
     printf("flash_mla: block %d thread %d waits for ever on the barrier at %u, parity %u\n", blockIdx.x, threadIdx.x,
-           static_cast<unsigned>(__cvta_generic_to_shared(&word_)), parity);
+           shared_address(&word_), parity);
     __trap();
   }
 #endif

@@ -5,18 +5,36 @@
 #include <cuda.h>
 
 #include <cstdint>
-#include <cuda/ptx>
 
 #include "cuda/ptx/mbarrier.h"
+#include "cuda/ptx/shared_address.h"
 
 namespace flash_mla::ptx {
 
 // By one thread. `to` is aligned to 1024 bytes (swizzle of 128 bytes); coordinates count elements, innermost first.
-template <int Rank>
-__device__ __forceinline__ void tma_load(void* to, const CUtensorMap& map, const std::int32_t (&coordinates)[Rank],
+__device__ __forceinline__ void tma_load(void* to, const CUtensorMap& map, const std::int32_t (&at)[3],
                                          Barrier& delivered) {
-  cuda::ptx::cp_async_bulk_tensor(cuda::ptx::space_cluster, cuda::ptx::space_global, to, &map, coordinates,
-                                  delivered.word());
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+      "[%5];" ::"r"(shared_address(to)),
+      "l"(&map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(shared_address(delivered.word()))
+      : "memory");
+}
+__device__ __forceinline__ void tma_load(void* to, const CUtensorMap& map, const std::int32_t (&at)[4],
+                                         Barrier& delivered) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
+      "[%6];" ::"r"(shared_address(to)),
+      "l"(&map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(shared_address(delivered.word()))
+      : "memory");
+}
+__device__ __forceinline__ void tma_load(void* to, const CUtensorMap& map, const std::int32_t (&at)[5],
+                                         Barrier& delivered) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5, "
+      "%6}], [%7];" ::"r"(shared_address(to)),
+      "l"(&map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4]), "r"(shared_address(delivered.word()))
+      : "memory");
 }
 
 // Fetches the map itself, ahead of its first use.

@@ -19,10 +19,6 @@ struct QueryFragments {
   std::uint32_t a[kQuerySlicesInRegisters][kSliceSteps][4];
 };
 
-__device__ __forceinline__ std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
-
 __device__ __forceinline__ void load_query_fragments(const SharedMemory& smem, QueryFragments& q) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
 #pragma unroll
@@ -39,8 +35,8 @@ template <class Element>
 __device__ __forceinline__ void issue_scores(SharedMemory& smem, const QueryFragments& q, int stage,
                                              std::uint32_t parity, float (&s)[kScoreRegisters]) {
   using Mma = ptx::Wgmma<Element, kBlockTokens, ptx::Major::k>;
-  const std::uint64_t q_descriptor = tile::k_major(shared_address(smem.q));
-  const std::uint64_t k_descriptor = tile::k_major(shared_address(smem.k[stage]));
+  const std::uint64_t q_descriptor = tile::k_major(ptx::shared_address(smem.q));
+  const std::uint64_t k_descriptor = tile::k_major(ptx::shared_address(smem.k[stage]));
 #pragma unroll
   for (int position = 0; position < kSlices; ++position) {
     const int slice = slice_in_order(position);

@@ -93,7 +93,7 @@ __device__ __forceinline__ void multiply_values(SharedMemory& smem, const std::u
                                                 float (&o)[kPieces][kPieceRegisters]) {
   constexpr int kFirstSlice = static_cast<int>(S) * kSideSlices;
   const int lane = threadIdx.x % 32;
-  const std::uint64_t v = tile::n_major(shared_address(&smem.k[stage][kFirstSlice]), kSliceBytes);
+  const std::uint64_t v = tile::n_major(ptx::shared_address(&smem.k[stage][kFirstSlice]), kSliceBytes);
   issue_product<Element>(p, v, o[0]);
   issue_product<Element>(p, tile::advance(v, kPieceSlices * kSliceBytes), o[1]);
   ptx::warpgroup_wait<1>();
