@@ -115,7 +115,7 @@ class Measurement {
                           }) /
                           repeats);
       schedule_s_.push_back(seconds_of([&] { step_.schedule(); }));
-      if (options_.with_baseline && round < 5) baseline_s_.push_back(seconds_of([&] { baseline_decode(problem_); }));
+      if (options_.with_baseline && round < 3) baseline_s_.push_back(seconds_of([&] { baseline_decode(problem_); }));
     }
     return report();
   }

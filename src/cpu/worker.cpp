@@ -72,7 +72,8 @@ void Worker::run_chunk(const Tile& tile, std::int32_t first_block, int blocks) {
                          .rows = rows_,
                          .tokens = tokens,
                          .scale_log2e = problem_.softmax_scale * kLog2e};
-  if (softmax(chunk, type_, workspace_.state)) rescale_out(tile);
+  const bool raised = softmax(chunk, type_, workspace_.state);
+  if (raised && first_block > tile.block_begin) rescale_out(tile);
   product.values(stream_);
 }
 
