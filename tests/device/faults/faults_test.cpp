@@ -27,6 +27,7 @@ namespace {
 using reference::ProblemSpec;
 
 constexpr int kRuns = 10000, kRunsBetweenLooks = 100;
+constexpr unsigned kMostSeconds = 100;
 constexpr int kSleeps[] = {0, 2000, 500};  // the longest, in nanoseconds, by turns
 enum Outcome : int { kUnseen = 0, kDiffered = 1, kGpuFailed = 2 };
 
@@ -81,6 +82,7 @@ std::vector<std::unique_ptr<Judged>> judged_problems() {
 }
 
 int run_case(const FaultCase& fault) {
+  alarm(kMostSeconds);
   std::vector<std::unique_ptr<Judged>> all;
   try {
     all = judged_problems();
@@ -106,8 +108,8 @@ int run_in_own_process(std::size_t index) {
   pid_t child = 0;
   if (posix_spawn(&child, program.c_str(), nullptr, nullptr, arguments, environ) != 0) return -1;
   int status = 0;
-  if (waitpid(child, &status, 0) != child || !WIFEXITED(status)) return -1;
-  return WEXITSTATUS(status);
+  if (waitpid(child, &status, 0) != child) return -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : kGpuFailed;  // it was ended by its alarm, or by what it did
 }
 
 // The sleeps alone do no harm.
