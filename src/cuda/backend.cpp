@@ -87,7 +87,7 @@ class CudaBackend final : public Backend {
 
   Status decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch,
                 Stream stream) const noexcept override {
-    if (problem.batch.batch == 0 && problem.batch.total_q == 0) return {};
+    if (problem.batch.total_q == 0) return {};
     const DeviceGuard guard(plan.config().device.index);
     FLASH_MLA_TRY(guard.status());
     FLASH_MLA_TRY(sm90::launch_dense_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch,
