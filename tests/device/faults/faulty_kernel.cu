@@ -1,6 +1,5 @@
 // See faulty_kernel.h.
 #define FLASH_MLA_FAULTS
-#define FLASH_MLA_WATCHDOG
 #include <cstddef>
 #include <cstdio>
 
