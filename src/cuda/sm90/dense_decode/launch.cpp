@@ -46,7 +46,8 @@ QueryBoxes find_query_boxes(const DecodeProblem& problem, const RowsView& view) 
   const bool ragged = problem.batch.cu_seqlens_q != nullptr;
   const std::int64_t tokens = ragged ? problem.batch.total_q : problem.batch.seqlen_q;
   const bool even_pitch = tokens == 1 || heads == 1 || view.token_stride == heads * view.head_stride;
-  if (even_pitch && tokens * heads < (std::int64_t{1} << 31)) {  // one period of all rows
+  if (tokens * heads >= (std::int64_t{1} << 31)) return {};  // the kernel counts rows in 32 bits
+  if (even_pitch) {                                          // one period of all rows
     const std::int64_t stride = heads == 1 && tokens > 1 ? view.token_stride : view.head_stride;
     return {static_cast<std::int32_t>(tokens * heads), 1, stride, 0, kRowsPerThreadBlock, 1};
   }
