@@ -23,11 +23,16 @@ namespace {
 
 cudaStream_t handle(Stream stream) { return static_cast<cudaStream_t>(stream.handle); }
 
+// Packed rows of one request's kv head, at most.
+std::int64_t rows_of(const PlanConfig& config) {
+  return std::int64_t{config.max_seqlen_q} * (config.num_heads_q / config.num_heads_kv);
+}
+
 // Thread blocks that share a unit's tokens, each with 64 of its rows: those of one request's kv head, in equal bundles
 // of at most four. They walk over the same blocks in step, so that three of four reads hit the L2 cache.
 std::int32_t choose_cohort(const PlanConfig& config) {
   constexpr std::int64_t kMaxCohort = 4;
-  const std::int64_t rows = std::int64_t{config.max_seqlen_q} * (config.num_heads_q / config.num_heads_kv);
+  const std::int64_t rows = rows_of(config);
   const std::int64_t row_tiles = max_of<std::int64_t>(ceil_div<std::int64_t>(rows, sm90::kRowsPerThreadBlock), 1);
   return static_cast<std::int32_t>(ceil_div(row_tiles, ceil_div(row_tiles, kMaxCohort)));
 }
@@ -63,7 +68,7 @@ class CudaBackend final : public Backend {
 
   // Costs in tenths of microseconds. A block: one multiprocessor's share of the memory's bandwidth, or where thread
   // blocks share what they read, its tensor cores' time. A tile's own part: Q's and the first block's way, the write of
-  // the result. A merge: a second kernel and the partials' way through the L2 cache.
+  // the result. A merge: a second kernel, and the partials' way to memory and back, which grows with their rows.
   Result<PlanTuning> tune(const PlanConfig& config) const noexcept override {
     FLASH_MLA_TRY(Devices::get().require(config.device.index));
     int multiprocessors = 0;
@@ -72,9 +77,10 @@ class CudaBackend final : public Backend {
     PlanTuning tuning;
     tuning.num_parts = config.num_parts > 0 ? config.num_parts : max_of(multiprocessors / cohort, 1);
     tuning.rows_per_unit = cohort * sm90::kRowsPerThreadBlock;
-    tuning.cost_fixed = 40;
+    tuning.cost_fixed = 50;
     tuning.cost_block = cohort == 1 ? 32 : 18;
-    tuning.cost_merge = 30 + 10 * cohort;
+    tuning.cost_merge = static_cast<std::int32_t>(
+        40 + 60 * min_of<std::int64_t>(rows_of(config), sm90::kRowsPerThreadBlock) / sm90::kRowsPerThreadBlock);
     return tuning;
   }
 
