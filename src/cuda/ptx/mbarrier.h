@@ -34,7 +34,7 @@ class Barrier {
   // Returns once a phase of this parity has completed; acquires what was released into it.
   __device__ __forceinline__ void wait(std::uint32_t parity) {
     if (left_out(Operation::wait, place_of(this))) return;
-#if defined(FLASH_MLA_WATCHDOG) || defined(FLASH_MLA_FAULTS)
+#ifdef FLASH_MLA_WATCHDOG
     const long long start = clock64();
     while (!cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {
       if (clock64() - start > kWatchdogCycles) report_and_trap(parity);
@@ -48,12 +48,8 @@ class Barrier {
   [[nodiscard]] __device__ __forceinline__ std::uint64_t* word() { return &word_; }
 
  private:
-  static constexpr long long kWatchdogCycles = 4'000'000'000;  // about two seconds
-#ifdef FLASH_MLA_FAULTS
-  // No message: its call would serialise the products and spill registers.
-  __device__ __forceinline__ void report_and_trap(std::uint32_t) { __trap(); }
-#endif
 #ifdef FLASH_MLA_WATCHDOG
+  static constexpr long long kWatchdogCycles = 4'000'000'000;  // about two seconds
   __device__ __noinline__ void report_and_trap(std::uint32_t parity) {
     printf("flash_mla: block %d thread %d waits for ever on the barrier at %u, parity %u\n", blockIdx.x, threadIdx.x,
            shared_address(&word_), parity);
