@@ -173,6 +173,10 @@ Status launch_combine(const DecodeProblem& problem, std::int32_t num_parts, std:
   config.stream = stream;
   config.attrs = &early;
   config.numAttrs = 1;
+  // The decode kernel's division between shared memory and L1, or each kernel would wait for the division to change.
+  static DeviceBits divided[2] = {};
+  FLASH_MLA_TRY(set_attribute_once(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                   cudaSharedmemCarveoutMaxShared, divided[problem.dtype == DType::f16]));
   void* arguments[] = {&params};
   FLASH_MLA_CUDA_TRY(cudaLaunchKernelExC, &config, kernel, arguments);
   return {};

@@ -1,7 +1,5 @@
 #include "cuda/sm90/dense_decode/launch.h"
 
-#include <atomic>
-
 #include "core/error.h"
 #include "core/int_math.h"
 #include "core/online_softmax.h"
@@ -92,20 +90,6 @@ DecodeKernel find_kernel(DType dtype) noexcept {
   return {};
 }
 
-// Lets the kernel have its shared memory on the current device; asked of the driver once per kernel and device.
-Status allow_shared_memory(const DecodeKernel& kernel, DType dtype) noexcept {
-  static std::atomic<std::uint64_t> allowed[8] = {};  // [dtype], a bit per device
-  int device = 0;
-  FLASH_MLA_CUDA_TRY(cudaGetDevice, &device);
-  const std::uint64_t bit = device < 64 ? std::uint64_t{1} << device : 0;
-  std::atomic<std::uint64_t>& devices = allowed[static_cast<int>(dtype) % 8];
-  if (devices.load(std::memory_order_relaxed) & bit) return {};
-  FLASH_MLA_CUDA_TRY(cudaFuncSetAttribute, kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                     kernel.shared_memory_bytes);
-  devices.fetch_or(bit, std::memory_order_relaxed);
-  return {};
-}
-
 }  // namespace
 
 Status launch_dense_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
@@ -136,7 +120,9 @@ Status launch_dense_decode(const DecodeProblem& problem, std::int32_t num_parts,
   params.partial_lse = layout.partial_lse(scratch);
   params.scale_log2 = problem.softmax_scale * kLog2e;
 
-  FLASH_MLA_TRY(allow_shared_memory(kernel, problem.dtype));
+  static cuda::DeviceBits allowed[2] = {};
+  FLASH_MLA_TRY(cuda::set_attribute_once(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         kernel.shared_memory_bytes, allowed[problem.dtype == DType::f16]));
   void* arguments[] = {&maps, &params};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(num_parts * params.cohort));
