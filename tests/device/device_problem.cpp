@@ -218,6 +218,7 @@ Snapshot DeviceProblem::snapshot() {
     FLASH_MLA_REQUIRE(cudaMemcpyAsync(copy.parts.back().data(), bases_[i], static_cast<std::size_t>(bytes),
                                       cudaMemcpyDefault, stream_));
   }
+  synchronize();
   return copy;
 }
 

@@ -65,7 +65,7 @@ class DeviceProblem {
   // run(), is_right().
   [[nodiscard]] testing::AssertionResult runs_right(std::int64_t max_rows);
 
-  // Results as they will be when what is enqueued has run; their words that differ later.
+  // The results when what is enqueued has run (waits), and how many of their words differ later.
   [[nodiscard]] Snapshot snapshot();
   void count_differing(const Snapshot& expected, const DeviceCount& count);  // enqueues
   [[nodiscard]] std::int64_t words_differing(const Snapshot& expected);      // waits

@@ -58,13 +58,13 @@ TEST(DeviceReference, AgreesWithTheCpu) {
     ASSERT_EQ(got.size(), rows.size());
     for (std::size_t i = 0; i < rows.size(); ++i) {
       const ReferenceRow want = on_cpu.row(rows[i]);
-      ASSERT_LE(difference(got[i].exact, want.exact), 1e-12 * norm(want.exact)) << i;
+      ASSERT_LE(difference(got[i].exact, want.exact), 1e-10 * norm(want.exact)) << i;
       // A weight on the edge between two values of the type may round to either.
       ASSERT_LE(difference(got[i].model, want.model), 0.2 * difference(want.model, want.exact)) << i;
       if (std::isinf(want.exact.lse)) {
         ASSERT_EQ(got[i].exact.lse, want.exact.lse) << i;
       } else {
-        ASSERT_NEAR(got[i].exact.lse, want.exact.lse, 1e-12 * (1 + std::fabs(want.exact.lse))) << i;
+        ASSERT_NEAR(got[i].exact.lse, want.exact.lse, 1e-10 * (1 + std::fabs(want.exact.lse))) << i;
       }
     }
   }
@@ -156,7 +156,7 @@ TEST(DeviceProblem, WrongResultsAreFound) {
   const Snapshot right = problem.snapshot();
   EXPECT_EQ(problem.words_differing(right), 0);
   const std::int64_t row = problem.args().out.strides[2] * 2;
-  poke(problem.args().out.data, 5 * row + 20, 0x4120);  // 10 in one element
+  poke(problem.args().out.data, 1 * row + 20, 0x4120);  // 10 in one element
   EXPECT_FALSE(problem.is_right(INT64_MAX));
   EXPECT_EQ(problem.words_differing(right), 1);
   ASSERT_TRUE(problem.runs_right(INT64_MAX));

@@ -63,7 +63,7 @@ std::vector<ShapeClass> shape_classes() {
 class RepeatRuns : public testing::TestWithParam<std::tuple<ShapeClass, DType>> {};
 
 // Two sets of queries take turns, so that nothing that one run left behind, in results or scratch, can serve the next.
-TEST_P(RepeatRuns, GiveTheSameBits) {
+TEST_P(RepeatRuns, Lessons02To04GiveTheSameBits) {
   ProblemSpec spec = std::get<0>(GetParam()).spec;
   spec.dtype = std::get<1>(GetParam());
   DeviceProblem problem(spec);

@@ -103,7 +103,7 @@ std::vector<ProblemSpec> specs() {
   return all;
 }
 
-TEST(Soak, EveryReplayedStepIsRight) {
+TEST(Soak, Lessons27EveryReplayedStepIsRight) {
   constexpr int kStock = 24, kStepsBetweenLooks = 200;
   std::vector<std::unique_ptr<Engine>> engines;
   for (const ProblemSpec& spec : specs()) engines.push_back(std::make_unique<Engine>(spec, kStock));
