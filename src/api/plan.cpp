@@ -1,4 +1,5 @@
-// Asks the backend how it wants the problem cut up, and derives the sizes of the caller's two memories from that.
+// Step 1 of docs/algorithm.md: asks the backend how it wants the problem cut up, and derives the sizes of the caller's
+// two memories from that.
 #include "api/plan.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// Softmax over a row that arrives in pieces (Milakov and Gimelshein, arXiv:1805.02867), in base 2:
+// Step 5 of docs/algorithm.md: softmax over a row that arrives in pieces (Milakov and Gimelshein, arXiv:1805.02867), in
+// base 2:
 //
 //   z = score * log2(e)      m' = max(m, max z)      l' = l * 2^(m - m') + sum 2^(z - m')      o' = o * 2^(m - m') +
 //   ...

@@ -1,4 +1,5 @@
-// The merge algebra of partial results (o_i, lse_i) of one row over disjoint sets of tokens:
+// Step 8 of docs/algorithm.md: the merge algebra of partial results (o_i, lse_i) of one row over disjoint sets of
+// tokens:
 //
 //   lse = ln sum_i exp(lse_i)        out = sum_i exp(lse_i - lse) * o_i
 //

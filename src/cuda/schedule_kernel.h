@@ -1,4 +1,4 @@
-// schedule() on the device: make_schedule (schedule/partition.h) as one thread block, bit for bit.
+// Step 2 of docs/algorithm.md on the device: make_schedule (schedule/partition.h) as one thread block, bit for bit.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,4 +1,5 @@
-// make_schedule: cuts the units of a step into parts of nearly equal modelled time (cost.h).
+// Step 2 of docs/algorithm.md: make_schedule cuts the units of a step into parts of nearly equal modelled time
+// (cost.h).
 //
 // Three rules propose cuts; the one with the least modelled time is taken, on a tie the first:
 //   whole    parts of equal cost, p * total / num_parts, each cut moved to the nearer end of its unit

@@ -1,4 +1,4 @@
-// What writes into a paged cache on the GPU: new tokens into their slots, and whole pages for copy-on-write.
+// Step 9 of docs/algorithm.md on the GPU: new tokens into their slots, and whole pages for copy-on-write.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,4 +1,5 @@
-// Merge of the units that part boundaries cut: partials of their splits -> out and lse (core/partial.h).
+// Step 8 of docs/algorithm.md: merge of the units that part boundaries cut: partials of their splits -> out and lse
+// (core/partial.h).
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,5 +1,5 @@
-// The end of a tile: O / sum to memory, as result rows or as an unmerged partial. Run by the values roles; waits for
-// nothing, announces nothing.
+// Step 7 of docs/algorithm.md [left, right]: O / sum to memory, as result rows or as an unmerged partial. Run by the
+// values roles; waits for nothing, announces nothing.
 //
 // A thread holds pairs of neighbouring columns of two rows. Stored like that, every instruction would touch 8 rows with
 // 16 or 32 bytes each; threads of a row first exchange pairs, so that each stores 16 bytes and a row gets 64 at a time.

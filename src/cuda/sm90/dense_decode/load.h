@@ -1,4 +1,4 @@
-// The loader: one warp brings Q of each tile and K of each block to shared memory.
+// Step 3 of docs/algorithm.md [loader]: one warp brings Q of each tile and K of each block to shared memory.
 //
 //   waits for q_released, k_released; the copy engine announces q_landed, k_landed
 //

@@ -1,4 +1,5 @@
-// Q where the copy engine cannot bring it, because 64 packed rows (query token, head) are no box of the tensor.
+// Step 3 of docs/algorithm.md, the queries [scores]: Q where the copy engine cannot bring it, because 64 packed rows
+// (query token, head) are no box of the tensor.
 //
 // Run by the scores role, which alone reads Q: waits for nothing, announces nothing.
 #pragma once

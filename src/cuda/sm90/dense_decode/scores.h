@@ -1,4 +1,5 @@
-// S = Q K^T of 64 rows and one block of 64 tokens, in the accumulators of one warpgroup.
+// Step 4 of docs/algorithm.md [scores]: S = Q K^T of 64 rows and one block of 64 tokens, in the accumulators of one
+// warpgroup.
 //
 //   waits for k_landed, slice by slice
 #pragma once

@@ -1,4 +1,4 @@
-// The scores role: one warpgroup computes S, the softmax's numerators P and the rows' sums.
+// Steps 4 and 5 of docs/algorithm.md [scores]: one warpgroup computes S, the softmax's numerators P and the rows' sums.
 //
 //   waits for q_landed, k_landed, p_fetched
 //   announces q_released, k_released (rope slice), scores_done, p_published; writes lse

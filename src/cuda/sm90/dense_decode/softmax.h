@@ -1,4 +1,5 @@
-// P = exp2(S scale_log2 - reference), with the reference a maximum of the row that may lag behind.
+// Step 5 of docs/algorithm.md [scores]: P = exp2(S scale_log2 - reference), with the reference a maximum of the row
+// that may lag behind.
 //
 // exp2 is taken against the reference at once, without waiting for this block's maximum, which only feeds a vote: where
 // a row's scores exceed the reference by more than kMaxLag powers of two, its warp raises the references, publishes the

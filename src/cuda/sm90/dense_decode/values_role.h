@@ -1,4 +1,4 @@
-// The values roles, left and right: one warpgroup each accumulates O = P V for its 256 of the 512 columns.
+// Step 6 of docs/algorithm.md [left, right]: one warpgroup each accumulates O = P V for its 256 of the 512 columns.
 //
 //   waits for p_published; right also for scores_done of the next block, so that its product runs on the tensor cores
 //   while the scores role is busy with the softmax
