@@ -56,6 +56,17 @@ void copy_text(const std::string& from, char (&to)[n]) {
   to[length] = '\0';
 }
 
+// Of the cache that this process's cores share; sysconf adds up those of all sockets, of the host's in virtual
+// machines. "32768K"; 0 when unknown.
+std::int64_t last_level_cache_bytes() {
+  std::int64_t kib = 0;
+  for (const int index : {3, 2}) {
+    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/size");
+    if (file >> kib) break;
+  }
+  return kib * 1024;
+}
+
 std::int64_t positive(long value) { return value > 0 ? value : 0; }
 
 }  // namespace
@@ -66,8 +77,7 @@ DeviceInfo describe_machine() {
   copy_text(instruction_set(), info.instruction_set);
   info.workers = omp_get_max_threads();
   info.memory_bytes = positive(sysconf(_SC_PHYS_PAGES)) * positive(sysconf(_SC_PAGESIZE));
-  info.l2_bytes = positive(sysconf(_SC_LEVEL3_CACHE_SIZE));
-  if (info.l2_bytes == 0) info.l2_bytes = positive(sysconf(_SC_LEVEL2_CACHE_SIZE));
+  info.l2_bytes = last_level_cache_bytes();
   return info;
 }
 
