@@ -3,23 +3,10 @@
 #include "api/message.h"
 #include "schedule/layout.h"
 #include "schedule/records.h"
-#include "schedule/work.h"
+#include "schedule/work_of.h"
 
 namespace flash_mla {
 namespace {
-
-Work work_of(const Plan& plan, const BatchView& batch) {
-  const PlanConfig& config = plan.config();
-  return {.batch = batch.batch,
-          .seqlen_q = batch.seqlen_q,
-          .cache_seqlens = batch.cache_seqlens,
-          .cache_seqlens_stride = batch.cache_seqlens_stride,
-          .cu_seqlens_q = batch.cu_seqlens_q,
-          .heads_per_kv = config.num_heads_q / config.num_heads_kv,
-          .num_heads_kv = config.num_heads_kv,
-          .rows_per_unit = plan.rows_per_unit(),
-          .causal = config.causal};
-}
 
 // Whether the schedule's shape is that of `work`, or covers it.
 bool covers(const ScheduleHeader& header, Work work) {
@@ -39,7 +26,8 @@ Status check_schedule(const Plan& plan, const BatchView& batch, const void* sche
   if (header.num_parts != plan.num_parts()) {
     return invalid("schedule_memory was made for ", header.num_parts, " parts; the plan has ", plan.num_parts());
   }
-  Work work = work_of(plan, batch);
+  const PlanConfig& config = plan.config();
+  Work work = work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit());
   if (!covers(header, work)) {
     return invalid("schedule_memory has shape hash ", header.shape_hash, "; expected ", shape_hash(work),
                    ": it was made for other heads, another seqlen_q, ragged instead of uniform queries, or causal");

@@ -17,6 +17,7 @@
 #include "cpu/operations.h"
 #include "cpu/problem_access.h"
 #include "schedule/partition.h"
+#include "schedule/work_of.h"
 
 namespace flash_mla {
 namespace {
@@ -76,8 +77,7 @@ class CpuBackend final : public Backend {
 
   Status schedule(const Plan& plan, const BatchView& batch, void* schedule_memory, Stream) const noexcept override {
     const PlanConfig& config = plan.config();
-    const Work work = cpu::work_of(batch, config.num_heads_q / config.num_heads_kv, config.num_heads_kv,
-                                   plan.rows_per_unit(), config.causal);
+    const Work work = work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit());
     const CostModel cost{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan)};
     make_schedule(work, cost, plan.num_parts(), schedule_memory);
     return {};

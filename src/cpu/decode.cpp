@@ -12,11 +12,12 @@
 #include "cpu/worker.h"
 #include "cpu/workspace.h"
 #include "schedule/layout.h"
+#include "schedule/work_of.h"
 
 namespace flash_mla::cpu {
 namespace {
 
-// Behind partials and counters:  unfinished units, one Tile per part | a workspace per worker
+// Behind partials:  unfinished units, one Tile per part | a workspace per worker
 struct ExtraLayout {
   std::int32_t num_parts;
   WorkspaceLayout workspace;
@@ -73,8 +74,7 @@ class Decode {
  public:
   Decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, char* scratch)
       : problem_(problem),
-        work_(work_of(problem.batch, problem.num_heads_q / problem.num_heads_kv, problem.num_heads_kv,
-                      plan.rows_per_unit(), problem.causal)),
+        work_(work_of(problem, plan.rows_per_unit())),
         type_(compute_type(problem.dtype)),
         num_parts_(plan.num_parts()),
         header_(*ScheduleLayout::header(schedule_memory)),

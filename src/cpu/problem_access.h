@@ -11,19 +11,6 @@
 
 namespace flash_mla::cpu {
 
-inline Work work_of(const BatchView& batch, std::int32_t heads_per_kv, std::int32_t num_heads_kv,
-                    std::int32_t rows_per_unit, bool causal) {
-  return {.batch = batch.batch,
-          .seqlen_q = batch.seqlen_q,
-          .cache_seqlens = batch.cache_seqlens,
-          .cache_seqlens_stride = batch.cache_seqlens_stride,
-          .cu_seqlens_q = batch.cu_seqlens_q,
-          .heads_per_kv = heads_per_kv,
-          .num_heads_kv = num_heads_kv,
-          .rows_per_unit = rows_per_unit,
-          .causal = causal};
-}
-
 inline char* element_of(void* base, std::int64_t index, std::int64_t element_bytes) {
   return static_cast<char*>(base) + index * element_bytes;
 }

@@ -15,7 +15,6 @@
 #include "cuda/runtime.h"
 #include "cuda/schedule_kernel.h"
 #include "cuda/sm90/dense_decode/launch.h"
-#include "cuda/work_of.h"
 
 namespace flash_mla {
 namespace cuda {

@@ -12,10 +12,10 @@
 #include "cuda/block_scan.h"
 #include "cuda/runtime.h"
 #include "cuda/schedule_kernel.h"
-#include "cuda/work_of.h"
 #include "schedule/cuts.h"
 #include "schedule/layout.h"
 #include "schedule/number_splits.h"
+#include "schedule/work_of.h"
 
 namespace flash_mla::cuda {
 namespace {

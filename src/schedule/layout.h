@@ -1,9 +1,8 @@
 // Where things lie in the caller's two memories, and the hashes by which decode recognises a schedule.
 //
 //   schedule memory:  header | parts[num_parts + 1]
-//   scratch:          partial_out f32 [2 * num_parts, rows_per_unit, 512] | partial_lse f32 [2 * num_parts,
-//   rows_per_unit]
-//                     | counters i32 [num_parts], one per cut unit, index = its first part
+//   scratch:          partial_out f32 [2 * num_parts, rows_per_unit, 512]
+//                     | partial_lse f32 [2 * num_parts, rows_per_unit]
 //
 // A part has at most two partials (of the unit it finds begun and of the unit it leaves unfinished). partial_lse is the
 // natural logarithm, -inf for an empty partial.
@@ -50,11 +49,8 @@ struct ScratchLayout {
   FLASH_MLA_HOST_DEVICE constexpr std::int64_t partial_lse_offset_bytes() const {
     return round_up(slots() * rows_per_unit * kLatentDim * 4, kRegionAlignmentBytes);
   }
-  FLASH_MLA_HOST_DEVICE constexpr std::int64_t counters_offset_bytes() const {
-    return partial_lse_offset_bytes() + round_up(slots() * rows_per_unit * 4, kRegionAlignmentBytes);
-  }
   FLASH_MLA_HOST_DEVICE constexpr std::int64_t total_bytes() const {
-    return counters_offset_bytes() + round_up(num_parts * std::int64_t{4}, kRegionAlignmentBytes);
+    return partial_lse_offset_bytes() + round_up(slots() * rows_per_unit * 4, kRegionAlignmentBytes);
   }
 
   // [slot, row, 512]
@@ -62,10 +58,6 @@ struct ScratchLayout {
   // [slot, row]
   FLASH_MLA_HOST_DEVICE float* partial_lse(void* scratch) const {
     return reinterpret_cast<float*>(static_cast<char*>(scratch) + partial_lse_offset_bytes());
-  }
-  // [first part of a cut unit]
-  FLASH_MLA_HOST_DEVICE std::int32_t* counters(void* scratch) const {
-    return reinterpret_cast<std::int32_t*>(static_cast<char*>(scratch) + counters_offset_bytes());
   }
 };
 

@@ -12,10 +12,10 @@
 #include "cuda/combine/warp_merge.h"
 #include "cuda/ptx/dependent_launch.h"
 #include "cuda/runtime.h"
-#include "cuda/work_of.h"
 #include "flash_mla/plan.h"
 #include "schedule/layout.h"
 #include "schedule/number_splits.h"
+#include "schedule/work_of.h"
 
 namespace flash_mla::cuda {
 namespace {

@@ -1,6 +1,7 @@
 #include "unit/api/fake_backend.h"
 
 #include "schedule/partition.h"
+#include "schedule/work_of.h"
 
 namespace flash_mla::test {
 
@@ -19,15 +20,7 @@ Status FakeBackend::schedule(const Plan& plan, const BatchView& batch, void* mem
   last_batch = batch;
   if (type_ != DeviceType::cpu) return {};
   const PlanConfig& config = plan.config();
-  const Work work{.batch = batch.batch,
-                  .seqlen_q = batch.seqlen_q,
-                  .cache_seqlens = batch.cache_seqlens,
-                  .cache_seqlens_stride = batch.cache_seqlens_stride,
-                  .cu_seqlens_q = batch.cu_seqlens_q,
-                  .heads_per_kv = config.num_heads_q / config.num_heads_kv,
-                  .num_heads_kv = config.num_heads_kv,
-                  .rows_per_unit = plan.rows_per_unit(),
-                  .causal = config.causal};
+  const Work work = work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit());
   const CostModel cost{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan)};
   make_schedule(work, cost, plan.num_parts(), memory);
   return {};

@@ -6,9 +6,9 @@
 #include "cuda/runtime.h"
 #include "cuda/sm90/dense_decode/params.h"
 #include "cuda/tensor_map.h"
-#include "cuda/work_of.h"
 #include "flash_mla/plan.h"
 #include "schedule/layout.h"
+#include "schedule/work_of.h"
 
 namespace flash_mla::sm90 {
 namespace {
@@ -102,7 +102,7 @@ Status launch_dense_decode(const DecodeProblem& problem, std::int32_t num_parts,
   TensorMaps maps = {};
   DecodeParams params;
   FLASH_MLA_TRY(encode_maps(problem, &maps, &params.q_period));
-  params.work = cuda::work_of(problem, rows_per_unit);
+  params.work = work_of(problem, rows_per_unit);
   params.header = ScheduleLayout::header(schedule_memory);
   params.parts = ScheduleLayout::parts(schedule_memory);
   params.cohort = rows_per_unit / kRowsPerThreadBlock;
