@@ -165,4 +165,15 @@ std::int64_t count_nan(const TensorView& view) {
   return nans;
 }
 
+std::string nan_in_results(const DecodeArgs& args) {
+  for (const TensorView* view : {&args.out, &args.lse}) {
+    if (!view->given()) continue;
+    if (const std::int64_t nans = count_nan(*view); nans != 0) {
+      return format("%lld elements of %s are NaN or were not written", static_cast<long long>(nans),
+                    view == &args.out ? "out" : "lse");
+    }
+  }
+  return {};
+}
+
 }  // namespace flash_mla::reference

@@ -55,5 +55,7 @@ struct Comparison {
 
 // Elements of a float tensor that are NaN. Results are pre-filled with NaN, so this finds those never written.
 [[nodiscard]] std::int64_t count_nan(const TensorView& view);
+// Says how many elements of out or of lse are NaN; empty when there are none.
+[[nodiscard]] std::string nan_in_results(const DecodeArgs& args);
 
 }  // namespace flash_mla::reference
