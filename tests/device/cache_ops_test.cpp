@@ -183,6 +183,9 @@ TEST(CacheOps, SanitizeCopyPages) {
 TEST(CacheOps, SanitizePagedKvCache) {
   constexpr int kLayers = 2;
   PagedKvCache cache = *PagedKvCache::create({.device = kGpu, .num_layers = kLayers, .num_pages = 8, .page_size = 32});
+  for (int layer = 0; layer < kLayers; ++layer) {  // whole pages are copied, also where no token has been written yet
+    FLASH_MLA_REQUIRE(cudaMemset((*cache.layer(layer)).data, 0xff, std::size_t{8 * 32 * kHeadDim * 2}));
+  }
   const auto append = [&](RequestId id, std::int32_t n, std::uint16_t first) {
     ASSERT_TRUE(cache.grow(std::span(&id, 1), std::span(&n, 1)).ok());
     for (int layer = 0; layer < kLayers; ++layer) {

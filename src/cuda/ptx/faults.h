@@ -10,11 +10,13 @@ enum class Operation : int { none, wait, arrive, fence, meet };
 
 #ifdef FLASH_MLA_FAULTS
 
-// Leaves out `operation` at places first .. last.
+// Leaves out `operation` at places first .. last. All warps sleep now and then, for random times; one may be late at
+// every place, always by the same time.
 struct Fault {
   Operation operation;
   std::uint32_t first, last;
   std::uint32_t longest_sleep_ns;
+  std::uint32_t late_warp, late_ns;
 };
 static __constant__ Fault selected_fault;
 
@@ -32,6 +34,7 @@ __device__ __forceinline__ bool left_out(Operation operation, std::uint32_t plac
         (static_cast<unsigned>(clock64() >> 3) ^ (threadIdx.x / 32 + 37 * blockIdx.x)) * 2654435761u;
     if (random >> 29 == 0) __nanosleep((random >> 5) % selected_fault.longest_sleep_ns);
   }
+  if (selected_fault.late_ns > 0 && threadIdx.x / 32 == selected_fault.late_warp) __nanosleep(selected_fault.late_ns);
   return operation == selected_fault.operation && place >= selected_fault.first && place <= selected_fault.last;
 }
 

@@ -3,8 +3,8 @@
 #include <cstddef>
 #include <cstdio>
 
+#include "cuda/sm90/common/launch.h"
 #include "cuda/sm90/dense_decode/kernel.h"
-#include "cuda/sm90/dense_decode/launch.h"
 #include "device/faults/faulty_kernel.h"
 #include "device/gpu.h"
 
@@ -12,8 +12,8 @@ namespace flash_mla::sm90 {
 
 // The linker finds it here and leaves the library's variant out.
 DecodeKernel dense_decode_bf16_576_512() {
-  return {reinterpret_cast<const void*>(&dense_decode<__nv_bfloat16>), kThreads,
-          static_cast<int>(sizeof(SharedMemory))};
+  return {reinterpret_cast<const void*>(&flash_fwd_splitkv_mla_kernel<__nv_bfloat16>), kThreads,
+          static_cast<int>(sizeof(SharedMemory)), kRows};
 }
 
 }  // namespace flash_mla::sm90
@@ -65,10 +65,14 @@ const std::vector<FaultCase>& fault_cases() {
   return cases;
 }
 
-void select_fault(const FaultCase* fault, int longest_sleep_ns) {
+void select_fault(const FaultCase* fault, const Sleeps& sleeps) {
   ptx::Fault selected = {};
-  if (fault != nullptr) selected = {static_cast<Operation>(fault->operation), fault->first, fault->last, 0};
-  selected.longest_sleep_ns = static_cast<std::uint32_t>(longest_sleep_ns);
+  if (fault != nullptr) {
+    selected.operation = static_cast<Operation>(fault->operation);
+    selected.first = fault->first, selected.last = fault->last;
+  }
+  selected.longest_sleep_ns = sleeps.longest_ns;
+  selected.late_warp = sleeps.late_warp, selected.late_ns = sleeps.late_ns;
   FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
   FLASH_MLA_REQUIRE(cudaMemcpyToSymbol(ptx::selected_fault, &selected, sizeof selected));
   FLASH_MLA_REQUIRE(cudaDeviceSynchronize());

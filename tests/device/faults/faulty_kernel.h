@@ -18,7 +18,13 @@ struct FaultCase {
 
 [[nodiscard]] const std::vector<FaultCase>& fault_cases();
 
+// How long warps sleep at barriers and fences: all of them at random, and one always.
+struct Sleeps {
+  unsigned longest_ns = 0;
+  unsigned late_warp = 0, late_ns = 0;
+};
+
 // For kernels launched from now on; null: no fault.
-void select_fault(const FaultCase* fault, int longest_sleep_ns);
+void select_fault(const FaultCase* fault, const Sleeps& sleeps);
 
 }  // namespace flash_mla::test
