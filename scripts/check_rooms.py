@@ -32,7 +32,7 @@ ROOMS = [
     ("src/cpu", r"(cpu|schedule|core|flash_mla|hwy)/.*", rf"{STANDARD}|oneapi/.*|dnnl\.hpp|hwy/.*|omp\.h|{POSIX}"),
     ("src/cuda/ptx", r"cuda/ptx/.*", rf"{STANDARD}|{CUDA}"),
     ("src/cuda/tile", r"(cuda/tile|cuda/ptx|core)/.*", rf"{STANDARD}|{CUDA}"),
-    ("src/cuda/sm90", r"(@own|cuda/tile|cuda/ptx|schedule|core|flash_mla)/.*", rf"{STANDARD}|{CUDA}"),
+    ("src/cuda/sm90", r"(@own|cuda/sm90/common|cuda/tile|cuda/ptx|schedule|core|flash_mla)/.*", rf"{STANDARD}|{CUDA}"),
     ("src/cuda", r"(cuda|schedule|core|flash_mla)/.*", rf"{STANDARD}|{CUDA}|dlfcn\.h"),
     ("tools", PUBLIC, PUBLIC),
     ("examples", PUBLIC, PUBLIC),

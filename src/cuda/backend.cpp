@@ -12,9 +12,10 @@
 #include "cuda/combine/combine.h"
 #include "cuda/combine/merge.h"
 #include "cuda/devices.h"
+#include "cuda/num_splits.h"
 #include "cuda/runtime.h"
 #include "cuda/schedule_kernel.h"
-#include "cuda/sm90/dense_decode/launch.h"
+#include "cuda/sm90/common/launch.h"
 
 namespace flash_mla {
 namespace cuda {
@@ -27,13 +28,22 @@ std::int64_t rows_of(const PlanConfig& config) {
   return std::int64_t{config.max_seqlen_q} * (config.num_heads_q / config.num_heads_kv);
 }
 
-// Thread blocks that share a unit's tokens, each with 64 of its rows: those of one request's kv head, in equal bundles
-// of at most four. They walk over the same blocks in step, so that three of four reads hit the L2 cache.
-std::int32_t choose_cohort(const PlanConfig& config) {
+// How a step is cut up. Units of at most 16 or 32 rows have a kernel of their own; else thread blocks of 64 rows share
+// a unit's tokens, those of one request's kv head in equal bundles of at most four. They walk over the same blocks in
+// step, so that three of four reads hit the L2 cache.
+struct Geometry {
+  std::int32_t rows_per_unit = 0;
+  std::int32_t cohort = 0;                       // thread blocks that share a unit
+  std::int32_t thread_blocks_per_processor = 0;  // resident at a time
+};
+
+Geometry choose_geometry(const PlanConfig& config) {
   constexpr std::int64_t kMaxCohort = 4;
-  const std::int64_t rows = rows_of(config);
-  const std::int64_t row_tiles = max_of<std::int64_t>(ceil_div<std::int64_t>(rows, sm90::kRowsPerThreadBlock), 1);
-  return static_cast<std::int32_t>(ceil_div(row_tiles, ceil_div(row_tiles, kMaxCohort)));
+  const std::int64_t rows = max_of<std::int64_t>(rows_of(config), 1);
+  const sm90::DecodeKernel kernel = sm90::find_kernel(config.dtype, rows);
+  const std::int64_t row_tiles = ceil_div<std::int64_t>(rows, kernel.rows_per_thread_block);
+  const auto cohort = static_cast<std::int32_t>(ceil_div(row_tiles, ceil_div(row_tiles, kMaxCohort)));
+  return {cohort * kernel.rows_per_thread_block, cohort, kernel.thread_blocks_per_multiprocessor};
 }
 
 class CudaBackend final : public Backend {
@@ -72,14 +82,15 @@ class CudaBackend final : public Backend {
     FLASH_MLA_TRY(Devices::get().require(config.device.index));
     int multiprocessors = 0;
     FLASH_MLA_CUDA_TRY(cudaDeviceGetAttribute, &multiprocessors, cudaDevAttrMultiProcessorCount, config.device.index);
-    const std::int32_t cohort = choose_cohort(config);
+    const Geometry geometry = choose_geometry(config);
     PlanTuning tuning;
-    tuning.num_parts = config.num_parts > 0 ? config.num_parts : max_of(multiprocessors / cohort, 1);
-    tuning.rows_per_unit = cohort * sm90::kRowsPerThreadBlock;
+    tuning.num_parts = config.num_parts > 0
+                           ? config.num_parts
+                           : max_of(multiprocessors * geometry.thread_blocks_per_processor / geometry.cohort, 1);
+    tuning.rows_per_unit = geometry.rows_per_unit;
     tuning.cost_fixed = 50;
-    tuning.cost_block = cohort == 1 ? 32 : 18;
-    tuning.cost_merge = static_cast<std::int32_t>(
-        40 + 60 * min_of<std::int64_t>(rows_of(config), sm90::kRowsPerThreadBlock) / sm90::kRowsPerThreadBlock);
+    tuning.cost_block = geometry.cohort == 1 ? 32 * geometry.thread_blocks_per_processor : 18;
+    tuning.cost_merge = static_cast<std::int32_t>(40 + 60 * min_of<std::int64_t>(rows_of(config), 64) / 64);
     return tuning;
   }
 
@@ -90,13 +101,20 @@ class CudaBackend final : public Backend {
     return launch_schedule(plan, batch, schedule_memory, handle(stream));
   }
 
+  Status num_splits(const Plan& plan, const void* schedule_memory, std::int32_t batch, std::int32_t* num_splits,
+                    Stream stream) const noexcept override {
+    const DeviceGuard guard(plan.config().device.index);
+    FLASH_MLA_TRY(guard.status());
+    return launch_num_splits(schedule_memory, plan.num_parts(), batch, num_splits, handle(stream));
+  }
+
   Status decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch,
                 Stream stream) const noexcept override {
     if (problem.batch.total_q == 0) return {};
     const DeviceGuard guard(plan.config().device.index);
     FLASH_MLA_TRY(guard.status());
-    FLASH_MLA_TRY(sm90::launch_dense_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch,
-                                            handle(stream)));
+    FLASH_MLA_TRY(
+        sm90::launch_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch, handle(stream)));
     return launch_combine(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch, handle(stream));
   }
 

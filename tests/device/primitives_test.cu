@@ -119,7 +119,7 @@ __global__ void multiply(const Element* a, const Element* b, float* d) {
   const auto a_address = static_cast<std::uint32_t>(__cvta_generic_to_shared(a_slice));
   const auto b_address = static_cast<std::uint32_t>(__cvta_generic_to_shared(b_slices));
   const std::uint64_t a_descriptor = tile::k_major(a_address);
-  const std::uint64_t b_descriptor = kKMajor ? tile::k_major(b_address) : tile::n_major(b_address, kBSliceBytes);
+  const std::uint64_t b_descriptor = kKMajor ? tile::k_major(b_address) : tile::mn_major(b_address, kBSliceBytes);
   std::uint32_t fragment[4][4];
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
@@ -132,7 +132,7 @@ __global__ void multiply(const Element* a, const Element* b, float* d) {
 #pragma unroll
   for (int step = 0; step < 4; ++step) {
     const std::uint64_t b_step =
-        tile::advance(b_descriptor, kKMajor ? tile::k_major_step_bytes(step) : tile::n_major_step_bytes(step));
+        tile::advance(b_descriptor, kKMajor ? tile::k_major_step_bytes(step) : tile::mn_major_step_bytes(step));
     if constexpr (A == Operand::registers) {
       ptx::Wgmma<Element, N, BMajor>::mma(acc, fragment[step], b_step, step > 0);
     } else {
@@ -182,9 +182,9 @@ TYPED_TEST_SUITE(Products, Elements);
 
 TYPED_TEST(Products, ScoresFromShared) { check_product<TypeParam, 64, ptx::Major::k, Operand::shared>(); }
 TYPED_TEST(Products, ScoresFromRegisters) { check_product<TypeParam, 64, ptx::Major::k, Operand::registers>(); }
-TYPED_TEST(Products, Values128FromShared) { check_product<TypeParam, 128, ptx::Major::n, Operand::shared>(); }
-TYPED_TEST(Products, Values128FromRegisters) { check_product<TypeParam, 128, ptx::Major::n, Operand::registers>(); }
-TYPED_TEST(Products, Values256FromRegisters) { check_product<TypeParam, 256, ptx::Major::n, Operand::registers>(); }
+TYPED_TEST(Products, Values128FromShared) { check_product<TypeParam, 128, ptx::Major::mn, Operand::shared>(); }
+TYPED_TEST(Products, Values128FromRegisters) { check_product<TypeParam, 128, ptx::Major::mn, Operand::registers>(); }
+TYPED_TEST(Products, Values256FromRegisters) { check_product<TypeParam, 256, ptx::Major::mn, Operand::registers>(); }
 
 // ---- matrices, barriers --------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 //
 // Asynchronous: registers of d and a may not be touched between mma and the wait that covers it. The pattern is
 //   warpgroup_fence(); mma...; mma...; warpgroup_commit(); ...; warpgroup_wait<groups still allowed in flight>();
-// a comes from shared memory (K-major, through a descriptor of tile/descriptor.h) or from registers (4 a thread, the
-// ldmatrix layout); b from shared memory, K-major ("rows are columns of b") or N-major (transposed).
+// a comes from shared memory (through a descriptor of tile/descriptor.h; K-major or M-major) or from registers (4 a
+// thread, the ldmatrix layout); b from shared memory, K-major ("rows are columns of b") or N-major (transposed).
 #pragma once
 
 #include <cuda_bf16.h>
@@ -13,7 +13,7 @@
 
 namespace flash_mla::ptx {
 
-enum class Major : int { k = 0, n = 1 };  // which index of b is contiguous in shared memory
+enum class Major : int { k = 0, mn = 1 };  // the index that is contiguous in shared memory: k, or m of a and n of b
 
 // Register writes before it are seen by the products after it.
 __device__ __forceinline__ void warpgroup_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -24,12 +24,14 @@ __device__ __forceinline__ void warpgroup_wait() {
 }
 
 // mma(d, a, b, accumulate): d is float[n / 2] of each thread; accumulate false starts from zero.
-template <class Element, int N, Major BMajor>
+template <class Element, int N, Major BMajor, Major AMajor = Major::k>
 struct Wgmma;
 
 // Operand lists of n / 2 accumulators as PTX text and as asm constraints.
 #define FLASH_MLA_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define FLASH_MLA_D16(i) FLASH_MLA_D4(i), FLASH_MLA_D4(i + 4), FLASH_MLA_D4(i + 8), FLASH_MLA_D4(i + 12)
+#define FLASH_MLA_D_OPERANDS_16 FLASH_MLA_D4(0), FLASH_MLA_D4(4)
+#define FLASH_MLA_D_TEXT_16 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define FLASH_MLA_D_OPERANDS_64 FLASH_MLA_D16(0), FLASH_MLA_D16(16)
 #define FLASH_MLA_D_TEXT_64                                                \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -55,19 +57,21 @@ struct Wgmma;
 
 // r0 ..: numbers of the operands that follow the accumulators.
 #define FLASH_MLA_WGMMA(element, text, n, r0, r1, r2, r3, r4, r5, r6)                                                  \
-  template <Major BMajor>                                                                                              \
-  struct Wgmma<element, n, BMajor> {                                                                                   \
+  template <Major BMajor, Major AMajor>                                                                                \
+  struct Wgmma<element, n, BMajor, AMajor> {                                                                           \
     static __device__ __forceinline__ void mma(float (&d)[n / 2], std::uint64_t a, std::uint64_t b, bool accumulate) { \
       asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #r2                                                            \
                    ", 0;\n"                                                                                            \
                    "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." text "." text " {" FLASH_MLA_D_TEXT_##n           \
                    "}, "                                                                                               \
-                   "%" #r0 ", %" #r1 ", p, 1, 1, 0, %" #r3 ";\n}"                                                      \
+                   "%" #r0 ", %" #r1 ", p, 1, 1, %" #r3 ", %" #r4 ";\n}"                                               \
                    : FLASH_MLA_D_OPERANDS_##n                                                                          \
-                   : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(static_cast<int>(BMajor)));                \
+                   : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(static_cast<int>(AMajor)),                 \
+                     "n"(static_cast<int>(BMajor)));                                                                   \
     }                                                                                                                  \
     static __device__ __forceinline__ void mma(float (&d)[n / 2], const std::uint32_t (&a)[4], std::uint64_t b,        \
                                                bool accumulate) {                                                      \
+      static_assert(AMajor == Major::k, "registers hold rows of a");                                                   \
       asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #r5                                                            \
                    ", 0;\n"                                                                                            \
                    "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." text "." text " {" FLASH_MLA_D_TEXT_##n           \
@@ -79,6 +83,8 @@ struct Wgmma;
     }                                                                                                                  \
   }
 
+FLASH_MLA_WGMMA(__nv_bfloat16, "bf16", 16, 8, 9, 10, 11, 12, 13, 14);
+FLASH_MLA_WGMMA(__half, "f16", 16, 8, 9, 10, 11, 12, 13, 14);
 FLASH_MLA_WGMMA(__nv_bfloat16, "bf16", 64, 32, 33, 34, 35, 36, 37, 38);
 FLASH_MLA_WGMMA(__half, "f16", 64, 32, 33, 34, 35, 36, 37, 38);
 FLASH_MLA_WGMMA(__nv_bfloat16, "bf16", 128, 64, 65, 66, 67, 68, 69, 70);
@@ -87,6 +93,8 @@ FLASH_MLA_WGMMA(__nv_bfloat16, "bf16", 256, 128, 129, 130, 131, 132, 133, 134);
 FLASH_MLA_WGMMA(__half, "f16", 256, 128, 129, 130, 131, 132, 133, 134);
 
 #undef FLASH_MLA_WGMMA
+#undef FLASH_MLA_D_TEXT_16
+#undef FLASH_MLA_D_OPERANDS_16
 #undef FLASH_MLA_D_TEXT_64
 #undef FLASH_MLA_D_OPERANDS_64
 #undef FLASH_MLA_D_TEXT_128

@@ -4,9 +4,9 @@
 //   bits 32-45 stride byte offset / 16 bits 62-63 layout (1: 128-byte swizzle)
 //
 // K-major (a, and b of S = Q K^T: consecutive k lie in a row): the stride offset leads from 8 rows to the
-// next 8; a step of 16 in k is 32 bytes within the swizzled row. N-major (b of O = P V: a row is one k): the stride
-// offset leads from 8 rows (k) to the next 8, the leading offset from 64 columns (n) to the next slice; a step of 16 in
-// k is 16 rows.
+// next 8; a step of 16 in k is 32 bytes within the swizzled row. MN-major (b of O = P V, a of O^T = V^T P^T: a row is
+// one k): the stride offset leads from 8 rows (k) to the next 8, the leading offset from 64 columns (n or m) to the
+// next slice; a step of 16 in k is 16 rows.
 #pragma once
 
 #include <cstdint>
@@ -36,10 +36,10 @@ FLASH_MLA_HOST_DEVICE constexpr std::uint64_t k_major(std::uint32_t slice_addres
 }
 FLASH_MLA_HOST_DEVICE constexpr int k_major_step_bytes(int step) { return step * kStepK * 2; }
 
-// Slices `slice_bytes` apart whose rows are k and whose columns are n.
-FLASH_MLA_HOST_DEVICE constexpr std::uint64_t n_major(std::uint32_t slice_address, int slice_bytes) {
+// Slices `slice_bytes` apart whose rows are k and whose columns are n (b) or m (a).
+FLASH_MLA_HOST_DEVICE constexpr std::uint64_t mn_major(std::uint32_t slice_address, int slice_bytes) {
   return make_descriptor(slice_address, slice_bytes, kAtomBytes);
 }
-FLASH_MLA_HOST_DEVICE constexpr int n_major_step_bytes(int step) { return step * kStepK * kRowBytes; }
+FLASH_MLA_HOST_DEVICE constexpr int mn_major_step_bytes(int step) { return step * kStepK * kRowBytes; }
 
 }  // namespace flash_mla::tile

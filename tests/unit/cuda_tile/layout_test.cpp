@@ -54,7 +54,7 @@ int k_major_element(std::uint64_t d, int row, int k) {
   const int start = static_cast<int>(d & 0x3fff) << 4, stride = static_cast<int>(d >> 32 & 0x3fff) << 4;
   return hardware_swizzle(start + row / 8 * stride + row % 8 * kRowBytes + k * 2);
 }
-int n_major_element(std::uint64_t d, int k, int n) {
+int mn_major_element(std::uint64_t d, int k, int n) {
   const int start = static_cast<int>(d & 0x3fff) << 4, stride = static_cast<int>(d >> 32 & 0x3fff) << 4;
   const int leading = static_cast<int>(d >> 16 & 0x3fff) << 4;
   return hardware_swizzle(start + n / 64 * leading + k / 8 * stride + k % 8 * kRowBytes + n % 64 * 2);
@@ -72,10 +72,10 @@ TEST(Descriptor, KMajorReadsTheSlice) {
 TEST(Descriptor, NMajorReadsConsecutiveSlices) {
   constexpr int base = 9 * 8192, slice_bytes = 8192;
   for (int step = 0; step < 4; ++step) {
-    const std::uint64_t d = advance(n_major(base, slice_bytes), n_major_step_bytes(step));
+    const std::uint64_t d = advance(mn_major(base, slice_bytes), mn_major_step_bytes(step));
     for (int k = 0; k < 16; ++k)
       for (int n = 0; n < 256; ++n)
-        ASSERT_EQ(n_major_element(d, k, n), base + n / 64 * slice_bytes + swizzled_bytes(16 * step + k, n % 64));
+        ASSERT_EQ(mn_major_element(d, k, n), base + n / 64 * slice_bytes + swizzled_bytes(16 * step + k, n % 64));
   }
 }
 

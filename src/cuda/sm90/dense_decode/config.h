@@ -2,26 +2,16 @@
 // tokens. Columns are handled in slices of 64: 0-7 latent (and value), 8 rope.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
+#include "cuda/sm90/common/geometry.h"
 #include "cuda/tile/accumulator.h"
-#include "cuda/tile/swizzle.h"
-#include "flash_mla/plan.h"
 
 namespace flash_mla::sm90 {
 
 inline constexpr int kRows = tile::kTileRows;
-inline constexpr int kSlices = 9;
-inline constexpr int kLatentSlices = 8;
 inline constexpr int kSideSlices = 4;  // of the values that role left or right accumulates
-inline constexpr int kSliceBytes = kRows * tile::kRowBytes;
-inline constexpr int kStages = 2;     // token blocks in shared memory
-inline constexpr int kTileSlots = 4;  // tiles that the dealer may be ahead of the slowest role
+inline constexpr int kStages = 2;      // token blocks in shared memory
 
 // Four warpgroups. Registers a thread add up to 4 * 128, what the launch hands out.
-inline constexpr int kWarpgroupThreads = 128;
-inline constexpr int kWarpgroupWarps = 4;
 inline constexpr int kThreads = 4 * kWarpgroupThreads;
 inline constexpr int kLaunchRegisters = 128;
 inline constexpr int kScoresRegisters = 120;
@@ -36,18 +26,11 @@ inline constexpr int kScoresBarrier = 1;
 inline constexpr int kValuesBarrier = 2;  // + side
 
 // The order in which slices are loaded and multiplied: that in which the values roles release them.
-__host__ __device__ constexpr int slice_in_order(int position) {
-  return position < 4 ? position : position == 4 ? kLatentSlices : position - 1;
-}
-
-// How far (in powers of two) a row's scores may exceed the reference that exp2 is taken against before the accumulators
-// are rescaled. bf16 has the exponents of f32; P in fp16 must stay far below 65504.
-template <class Element>
-inline constexpr float kMaxLag = 0;
-template <>
-inline constexpr float kMaxLag<__nv_bfloat16> = 24.f;
-template <>
-inline constexpr float kMaxLag<__half> = 8.f;
+struct SliceOrder {
+  __host__ __device__ static constexpr int at(int position) {
+    return position < 4 ? position : position == 4 ? kLatentSlices : position - 1;
+  }
+};
 
 // Slices of Q that the scores role keeps in registers: it is bound by shared-memory traffic, of which Q is a third
 // (2 of 9 measured 2 % faster than none; more would spill).

@@ -12,19 +12,18 @@
 #include "cuda/ptx/dependent_launch.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/ptx/warpgroup.h"
+#include "cuda/sm90/common/padding.h"
+#include "cuda/sm90/common/params.h"
 #include "cuda/sm90/dense_decode/load.h"
-#include "cuda/sm90/dense_decode/padding.h"
-#include "cuda/sm90/dense_decode/params.h"
 #include "cuda/sm90/dense_decode/scores_role.h"
 #include "cuda/sm90/dense_decode/smem.h"
-#include "cuda/sm90/dense_decode/tiles.h"
 #include "cuda/sm90/dense_decode/values_role.h"
 
 namespace flash_mla::sm90 {
 
 template <class Element>
 __global__ void __launch_bounds__(kThreads, 1)
-    dense_decode(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
+    flash_fwd_splitkv_mla_kernel(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
   extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   SharedMemory& smem = *reinterpret_cast<SharedMemory*>(dynamic_shared_memory);
   const int warpgroup = threadIdx.x / kWarpgroupThreads;
@@ -43,7 +42,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp == 0) {
       run_loader(smem, maps, params);
     } else if (warp == 1 && threadIdx.x % 32 == 0) {
-      deal_tiles(smem, params);
+      deal_tiles(smem.ring, params, kRows);
     }
   } else if (warpgroup == 0) {
     ptx::lower_registers<kScoresRegisters>();

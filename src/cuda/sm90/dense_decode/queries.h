@@ -4,20 +4,12 @@
 // Run by the scores role, which alone reads Q: waits for nothing, announces nothing.
 #pragma once
 
-#include "core/row_packing.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/ptx/warpgroup.h"
-#include "cuda/sm90/dense_decode/params.h"
+#include "cuda/sm90/common/rows.h"
 #include "cuda/sm90/dense_decode/smem.h"
 
 namespace flash_mla::sm90 {
-
-// The element offset of a packed row in a tensor of rows.
-inline __device__ std::int64_t row_offset(const RowsView& view, const Work& work, const TileRecord& tile, int row) {
-  const QueryHead at = unpack_row(tile.first_row + row, tile.kv_head, work.heads_per_kv);
-  return tile.request * view.batch_stride + (tile.first_query + at.query) * view.token_stride +
-         at.head * view.head_stride;
-}
 
 template <class Element>
 __device__ void gather_queries(SharedMemory& smem, const DecodeParams& params, const TileRecord& tile) {

@@ -37,11 +37,11 @@ __device__ __forceinline__ void issue_scores(SharedMemory& smem, const QueryFrag
                                              std::uint32_t parity, float (&s)[kScoreRegisters]) {
   using Mma = ptx::Wgmma<Element, kBlockTokens, ptx::Major::k>;
   const std::uint64_t q_descriptor = tile::k_major(ptx::shared_address(smem.q));
-  const std::uint64_t k_descriptor = tile::k_major(ptx::shared_address(smem.k[stage]));
+  const std::uint64_t k_descriptor = tile::k_major(ptx::shared_address(smem.kv.k[stage]));
 #pragma unroll
   for (int position = 0; position < kSlices; ++position) {
-    const int slice = slice_in_order(position);
-    smem.k_landed[stage][slice].wait(parity);
+    const int slice = SliceOrder::at(position);
+    smem.kv.k_landed[stage][slice].wait(parity);
     ptx::warpgroup_fence();
 #pragma unroll
     for (int step = 0; step < kSliceSteps; ++step) {

@@ -4,12 +4,10 @@
 //   announces q_released, k_released (rope slice), scores_done, p_published; writes lse
 #pragma once
 
-#include "core/mask.h"
 #include "core/partial.h"
 #include "cuda/sm90/dense_decode/queries.h"
 #include "cuda/sm90/dense_decode/scores.h"
 #include "cuda/sm90/dense_decode/softmax.h"
-#include "cuda/sm90/dense_decode/tiles.h"
 
 namespace flash_mla::sm90 {
 
@@ -18,11 +16,6 @@ struct Visibility {
   int visible[2];          // tokens of the thread's two rows
   int first_masked_block;  // blocks before it are seen whole by every present row
 };
-
-__device__ __forceinline__ int visible_to_row(const Work& work, const TileRecord& tile, int row) {
-  const int query = unpack_row(tile.first_row + row, tile.kv_head, work.heads_per_kv).query;
-  return visible_tokens(tile.length, tile.queries, query, work.causal);
-}
 
 __device__ __forceinline__ Visibility find_visibility(const Work& work, const TileRecord& tile) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
@@ -58,7 +51,7 @@ __device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParam
   const int lane = threadIdx.x % 32;
   TileReader tiles;
   std::uint32_t blocks = 0, query_tiles = 0;
-  while (const TileRecord* tile = tiles.next(smem)) {
+  while (const TileRecord* tile = tiles.next(smem.ring)) {
     const int begin = tile->block_begin, end = tile->block_end;
     const Visibility v = find_visibility(params.work, *tile);
     RowState rows;
@@ -79,7 +72,7 @@ __device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParam
       smem.p_fetched.wait((blocks & 1) ^ 1);
       ptx::warpgroup_wait<0>();
       if (lane == 0) {
-        smem.k_released[stage][kLatentSlices].arrive();
+        smem.kv.k_released[stage][kLatentSlices].arrive();
         smem.scores_done.arrive();
         if (block + 1 == end && params.q_period > 0) smem.q_released.arrive();
       }
@@ -89,7 +82,7 @@ __device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParam
       if (lane == 0) smem.p_published.arrive();
     }
     write_lse(params, *tile, rows);
-    tiles.finish(smem);
+    tiles.finish(smem.ring);
   }
 }
 

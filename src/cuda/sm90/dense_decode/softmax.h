@@ -8,53 +8,20 @@
 // Thread l of a warp holds rows l / 4 and l / 4 + 8 of the warp's 16 (tile/accumulator.h).
 #pragma once
 
-#include <cstring>
-
 #include "core/online_softmax.h"
 #include "cuda/ptx/matrix.h"
 #include "cuda/ptx/warpgroup.h"
+#include "cuda/sm90/common/element.h"
 #include "cuda/sm90/dense_decode/scores.h"
 #include "cuda/sm90/dense_decode/smem.h"
 
 namespace flash_mla::sm90 {
-
-inline constexpr unsigned kAllLanes = 0xffffffffu;
 
 // Of the thread's two rows. `sum` is of this thread's columns only until reduce_sums().
 struct RowState {
   float reference[2] = {kNegativeInfinity, kNegativeInfinity};
   float sum[2] = {0.f, 0.f};
 };
-
-template <class Element>
-__device__ __forceinline__ std::uint32_t pack(float low, float high);
-template <>
-__device__ __forceinline__ std::uint32_t pack<__nv_bfloat16>(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  std::uint32_t bits;
-  memcpy(&bits, &pair, sizeof bits);
-  return bits;
-}
-template <>
-__device__ __forceinline__ std::uint32_t pack<__half>(float low, float high) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  std::uint32_t bits;
-  memcpy(&bits, &pair, sizeof bits);
-  return bits;
-}
-
-template <class Element>
-__device__ __forceinline__ float2 unpack(std::uint32_t bits);
-template <>
-__device__ __forceinline__ float2 unpack<__nv_bfloat16>(std::uint32_t bits) {
-  return {__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u)};
-}
-template <>
-__device__ __forceinline__ float2 unpack<__half>(std::uint32_t bits) {
-  __half2 pair;
-  memcpy(&pair, &bits, sizeof pair);
-  return __half22float2(pair);
-}
 
 // Reductions over the four threads of a row.
 __device__ __forceinline__ float row_max(float x) {

@@ -12,7 +12,6 @@
 #include "cuda/sm90/dense_decode/epilogue.h"
 #include "cuda/sm90/dense_decode/scores.h"
 #include "cuda/sm90/dense_decode/softmax.h"
-#include "cuda/sm90/dense_decode/tiles.h"
 
 namespace flash_mla::sm90 {
 
@@ -66,7 +65,7 @@ __device__ __forceinline__ void zero_rows_from(SharedMemory& smem, int stage, in
   const int chunks = (kRows - first_row) * (tile::kRowBytes / 16);
 #pragma unroll 1
   for (int slice = 0; slice < kSideSlices; ++slice) {
-    auto* rows = reinterpret_cast<uint4*>(smem.k[stage][static_cast<int>(S) * kSideSlices + slice].bytes +
+    auto* rows = reinterpret_cast<uint4*>(smem.kv.k[stage][static_cast<int>(S) * kSideSlices + slice].bytes +
                                           first_row * tile::kRowBytes);
 #pragma unroll 1
     for (int i = threadIdx.x % kWarpgroupThreads; i < chunks; i += kWarpgroupThreads) rows[i] = uint4{0, 0, 0, 0};
@@ -78,11 +77,11 @@ __device__ __forceinline__ void zero_rows_from(SharedMemory& smem, int stage, in
 template <class Element>
 __device__ __forceinline__ void issue_product(const std::uint32_t (&p)[kBlockSteps][4], std::uint64_t v,
                                               float (&o)[kPieceRegisters]) {
-  using Mma = ptx::Wgmma<Element, kPieceColumns, ptx::Major::n>;
+  using Mma = ptx::Wgmma<Element, kPieceColumns, ptx::Major::mn>;
   ptx::warpgroup_fence();
 #pragma unroll
   for (int step = 0; step < kBlockSteps; ++step) {
-    Mma::mma(o, p[step], tile::advance(v, tile::n_major_step_bytes(step)), true);
+    Mma::mma(o, p[step], tile::advance(v, tile::mn_major_step_bytes(step)), true);
   }
   ptx::warpgroup_commit();
 }
@@ -93,13 +92,13 @@ __device__ __forceinline__ void multiply_values(SharedMemory& smem, const std::u
                                                 float (&o)[kPieces][kPieceRegisters]) {
   constexpr int kFirstSlice = static_cast<int>(S) * kSideSlices;
   const int lane = threadIdx.x % 32;
-  const std::uint64_t v = tile::n_major(ptx::shared_address(&smem.k[stage][kFirstSlice]), kSliceBytes);
+  const std::uint64_t v = tile::mn_major(ptx::shared_address(&smem.kv.k[stage][kFirstSlice]), kSliceBytes);
   issue_product<Element>(p, v, o[0]);
   issue_product<Element>(p, tile::advance(v, kPieceSlices * kSliceBytes), o[1]);
   ptx::warpgroup_wait<1>();
-  if (lane < kPieceSlices) smem.k_released[stage][kFirstSlice + lane].arrive();
+  if (lane < kPieceSlices) smem.kv.k_released[stage][kFirstSlice + lane].arrive();
   ptx::warpgroup_wait<0>();
-  if (lane < kPieceSlices) smem.k_released[stage][kFirstSlice + kPieceSlices + lane].arrive();
+  if (lane < kPieceSlices) smem.kv.k_released[stage][kFirstSlice + kPieceSlices + lane].arrive();
 }
 
 template <class Element, Side S>
@@ -107,7 +106,7 @@ __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParam
   const int lane = threadIdx.x % 32;
   TileReader tiles;
   std::uint32_t blocks = 0;
-  while (const TileRecord* tile = tiles.next(smem)) {
+  while (const TileRecord* tile = tiles.next(smem.ring)) {
     const int begin = tile->block_begin, end = tile->block_end, length = tile->length;
     Accumulators acc;
     clear(acc);
@@ -129,7 +128,7 @@ __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParam
       add_sums<Element>(p, acc.sum);  // last, when nobody waits for this role
     }
     write_tile<Element, S>(params, *tile, acc);
-    tiles.finish(smem);
+    tiles.finish(smem.ring);
   }
 }
 

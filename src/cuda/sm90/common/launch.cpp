@@ -1,10 +1,10 @@
-#include "cuda/sm90/dense_decode/launch.h"
+#include "cuda/sm90/common/launch.h"
 
 #include "core/error.h"
 #include "core/int_math.h"
 #include "core/online_softmax.h"
 #include "cuda/runtime.h"
-#include "cuda/sm90/dense_decode/params.h"
+#include "cuda/sm90/common/params.h"
 #include "cuda/tensor_map.h"
 #include "flash_mla/plan.h"
 #include "schedule/layout.h"
@@ -30,6 +30,8 @@ Status encode_pages(const char* name, const DecodeProblem& problem, const PagesV
   return cuda::encode_tensor_map(spec, map);
 }
 
+constexpr int kQueryBoxRows = 64;
+
 // How 64 consecutive packed rows are a box of q.
 struct QueryBoxes {
   std::int32_t period = 0;  // rows of dimension 1; 0: they are no box
@@ -47,14 +49,14 @@ QueryBoxes find_query_boxes(const DecodeProblem& problem, const RowsView& view) 
   if (tokens * heads >= (std::int64_t{1} << 31)) return {};  // the kernel counts rows in 32 bits
   if (even_pitch) {                                          // one period of all rows
     const std::int64_t stride = heads == 1 && tokens > 1 ? view.token_stride : view.head_stride;
-    return {static_cast<std::int32_t>(tokens * heads), 1, stride, 0, kRowsPerThreadBlock, 1};
+    return {static_cast<std::int32_t>(tokens * heads), 1, stride, 0, kQueryBoxRows, 1};
   }
-  if (heads % kRowsPerThreadBlock == 0) {
-    return {heads, tokens, view.head_stride, view.token_stride, kRowsPerThreadBlock, 1};
+  if (heads % kQueryBoxRows == 0) {
+    return {heads, tokens, view.head_stride, view.token_stride, kQueryBoxRows, 1};
   }
   // A ragged request may begin anywhere, but always at a whole token.
-  if (kRowsPerThreadBlock % heads == 0) {
-    return {heads, tokens, view.head_stride, view.token_stride, heads, kRowsPerThreadBlock / heads};
+  if (kQueryBoxRows % heads == 0) {
+    return {heads, tokens, view.head_stride, view.token_stride, heads, kQueryBoxRows / heads};
   }
   return {};
 }
@@ -71,9 +73,12 @@ Status encode_rows(const char* name, const DecodeProblem& problem, const RowsVie
   return cuda::encode_tensor_map(spec, map);
 }
 
-Status encode_maps(const DecodeProblem& problem, TensorMaps* maps, std::int32_t* q_period) noexcept {
+Status encode_page_maps(const DecodeProblem& problem, TensorMaps* maps) noexcept {
   FLASH_MLA_TRY(encode_pages("kv_cache", problem, problem.cache.latent, kLatentDim, &maps->k_latent));
-  FLASH_MLA_TRY(encode_pages("k_rope_cache", problem, problem.cache.rope, kRopeDim, &maps->k_rope));
+  return encode_pages("k_rope_cache", problem, problem.cache.rope, kRopeDim, &maps->k_rope);
+}
+
+Status encode_query_maps(const DecodeProblem& problem, TensorMaps* maps, std::int32_t* q_period) noexcept {
   const QueryBoxes latent = find_query_boxes(problem, problem.q_latent);
   const QueryBoxes rope = find_query_boxes(problem, problem.q_rope);
   *q_period = latent.period == rope.period && latent.box_rows == rope.box_rows ? latent.period : 0;
@@ -82,30 +87,35 @@ Status encode_maps(const DecodeProblem& problem, TensorMaps* maps, std::int32_t*
   return encode_rows("q_rope", problem, problem.q_rope, rope, kRopeDim, &maps->q_rope);
 }
 
-DecodeKernel find_kernel(DType dtype) noexcept {
-#define FLASH_MLA_VARIANT(name, type, element) \
-  if (dtype == DType::type) return dense_decode_##name();
+}  // namespace
+
+DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept {
+#define FLASH_MLA_VARIANT(name, type, element)                                                                      \
+  if (dtype == DType::type) {                                                                                       \
+    return rows <= 16 ? few_rows_decode_##name() : rows <= 32 ? two_groups_decode_##name() : dense_decode_##name(); \
+  }
 #include "cuda/variants.def"
 #undef FLASH_MLA_VARIANT
   return {};
 }
 
-}  // namespace
-
-Status launch_dense_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
-                           const void* schedule_memory, void* scratch, cudaStream_t stream) noexcept {
-  const DecodeKernel kernel = find_kernel(problem.dtype);
+Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
+                     const void* schedule_memory, void* scratch, cudaStream_t stream) noexcept {
+  const DecodeKernel kernel = find_kernel(problem.dtype, rows_per_unit);
   if (kernel.function == nullptr) {
     return make_error(StatusCode::unsupported, "there is no CUDA kernel for dtype %s", to_string(problem.dtype));
   }
   const ScratchLayout layout{num_parts, rows_per_unit};
   TensorMaps maps = {};
   DecodeParams params;
-  FLASH_MLA_TRY(encode_maps(problem, &maps, &params.q_period));
+  FLASH_MLA_TRY(encode_page_maps(problem, &maps));
+  if (kernel.rows_per_thread_block == kQueryBoxRows) {
+    FLASH_MLA_TRY(encode_query_maps(problem, &maps, &params.q_period));
+  }
   params.work = work_of(problem, rows_per_unit);
   params.header = ScheduleLayout::header(schedule_memory);
   params.parts = ScheduleLayout::parts(schedule_memory);
-  params.cohort = rows_per_unit / kRowsPerThreadBlock;
+  params.cohort = rows_per_unit / kernel.rows_per_thread_block;
   params.block_table = problem.block_table;
   params.block_table_stride = problem.block_table_stride;
   params.block_table_columns = problem.cache.num_pages > 0 ? problem.block_table_columns : 0;

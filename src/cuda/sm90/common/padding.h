@@ -3,8 +3,8 @@
 #pragma once
 
 #include "core/online_softmax.h"
-#include "cuda/sm90/dense_decode/config.h"
-#include "cuda/sm90/dense_decode/params.h"
+#include "cuda/sm90/common/geometry.h"
+#include "cuda/sm90/common/params.h"
 
 namespace flash_mla::sm90 {
 

@@ -1,0 +1,49 @@
+// The pages that a request's blocks lie in. A block of 64 tokens is one box of the copy engine, or several where pages
+// have 16 or 32 tokens; lane i looks up box i. Boxes past the request's last page are asked for at page num_pages,
+// which lies outside the tensor and arrives as zeros.
+#pragma once
+
+#include "cuda/sm90/common/params.h"
+#include "cuda/sm90/common/tile_ring.h"
+
+namespace flash_mla::sm90 {
+
+// Where a lane's box lies in the cache, block after block of a request. The page of the next block is looked up while
+// the present one is loaded.
+class BoxWalk {
+ public:
+  __device__ BoxWalk(const DecodeParams& params, const TileRecord& tile, int lane)
+      : params_(params),
+        table_(params.block_table + tile.request * params.block_table_stride),
+        pages_(min_of<std::int64_t>(ceil_div(tile.length, params.page_size), params.block_table_columns)) {
+    const int token = tile.block_begin * kBlockTokens + lane * min_of(params.page_size, kBlockTokens);
+    index_ = token / params.page_size;
+    row_ = token - index_ * params.page_size;
+    page_ = look_up();
+  }
+
+  [[nodiscard]] __device__ __forceinline__ int page() const { return page_; }
+  [[nodiscard]] __device__ __forceinline__ int row() const { return row_; }  // within the page
+
+  __device__ __forceinline__ void next_block() {
+    if (params_.page_size >= kBlockTokens) {
+      row_ += kBlockTokens;
+      if (row_ < params_.page_size) return;
+      row_ = 0;
+      ++index_;
+    } else {
+      index_ += kBlockTokens / params_.page_size;
+    }
+    page_ = look_up();
+  }
+
+ private:
+  __device__ __forceinline__ int look_up() const { return index_ < pages_ ? table_[index_] : params_.num_pages; }
+
+  const DecodeParams& params_;
+  const std::int32_t* table_;
+  int pages_;
+  int index_, row_, page_;
+};
+
+}  // namespace flash_mla::sm90

@@ -1,0 +1,35 @@
+// What the decode kernels share: rows of 576 in slices of 64 columns, 0-7 latent (and value), 8 rope.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "cuda/tile/swizzle.h"
+#include "flash_mla/plan.h"
+
+namespace flash_mla::sm90 {
+
+inline constexpr int kSlices = 9;
+inline constexpr int kLatentSlices = 8;
+inline constexpr int kSliceBytes = kBlockTokens * tile::kRowBytes;  // of one block of tokens
+static_assert(kSlices * tile::kSliceColumns == kHeadDim && kLatentSlices * tile::kSliceColumns == kLatentDim);
+
+inline constexpr int kWarpgroupThreads = 128;
+inline constexpr int kWarpgroupWarps = 4;
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+// One slice of a block of tokens, or of 64 rows of queries.
+struct alignas(1024) Slice {
+  unsigned char bytes[kSliceBytes];  // [64 rows][128 bytes], swizzled
+};
+
+// How far (in powers of two) a row's scores may exceed the reference that exp2 is taken against before the accumulators
+// are rescaled. bf16 has the exponents of f32; P in fp16 must stay far below 65504.
+template <class Element>
+inline constexpr float kMaxLag = 0;
+template <>
+inline constexpr float kMaxLag<__nv_bfloat16> = 24.f;
+template <>
+inline constexpr float kMaxLag<__half> = 8.f;
+
+}  // namespace flash_mla::sm90

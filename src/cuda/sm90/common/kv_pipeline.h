@@ -1,0 +1,95 @@
+// Step 3 of docs/algorithm.md [loader]: blocks of K (the first 8 slices are V as well) on their way through shared
+// memory, slice by slice.
+//
+//   the loader waits for k_released; the copy engine announces k_landed
+//
+// A block of 64 tokens is one box of the copy engine, or several where pages have 16 or 32 tokens; lane i looks up and
+// loads box i.
+#pragma once
+
+#include "cuda/ptx/mbarrier.h"
+#include "cuda/ptx/tma.h"
+#include "cuda/sm90/common/box_walk.h"
+#include "cuda/sm90/common/geometry.h"
+
+namespace flash_mla::sm90 {
+
+template <int Stages>
+struct KvPipeline {
+  static constexpr int kStages = Stages;  // token blocks in shared memory
+
+  Slice k[Stages][kSlices];
+  ptx::Barrier k_landed[Stages][kSlices];    // copy engine -> readers
+  ptx::Barrier k_released[Stages][kSlices];  // readers -> loader
+};
+
+// By the lanes of one warp. Each slice is released by `releasing_warps`.
+template <int Stages>
+__device__ __forceinline__ void init_pipeline(KvPipeline<Stages>& kv, int lane, int releasing_warps) {
+  static_assert(Stages * kSlices <= 32);
+  if (lane >= Stages * kSlices) return;
+  kv.k_landed[lane / kSlices][lane % kSlices].init(1);
+  kv.k_released[lane / kSlices][lane % kSlices].init(releasing_warps);
+}
+
+// Loads one slice of a lane's box.
+template <int Stages>
+__device__ __forceinline__ void load_slice(KvPipeline<Stages>& kv, const TensorMaps& maps, int stage, int slice,
+                                           int first_row, int row, int kv_head, int page) {
+  const bool rope = slice == kLatentSlices;
+  ptx::tma_load(kv.k[stage][slice].bytes + first_row * tile::kRowBytes, rope ? maps.k_rope : maps.k_latent,
+                {rope ? 0 : slice * tile::kSliceColumns, row, kv_head, page}, kv.k_landed[stage][slice]);
+}
+
+// Blocks of one box: a single thread does all. SliceOrder::at(i) is the i-th slice that is loaded (and released).
+template <class SliceOrder, int Stages>
+__device__ __forceinline__ void load_whole_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
+                                                  int kv_head, int num_blocks, std::uint32_t& blocks) {
+#pragma unroll 1
+  for (const std::uint32_t end = blocks + num_blocks; blocks != end; ++blocks) {
+    const int stage = blocks % Stages, page = walk.page(), row = walk.row();
+    const std::uint32_t parity = ((blocks / Stages) & 1) ^ 1;
+    if (blocks + 1 != end) walk.next_block();
+#pragma unroll
+    for (int position = 0; position < kSlices; ++position) {
+      const int slice = SliceOrder::at(position);
+      kv.k_released[stage][slice].wait(parity);
+      kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
+      load_slice(kv, maps, stage, slice, 0, row, kv_head, page);
+    }
+  }
+}
+
+// Blocks of several boxes: one a lane. Pages are shorter than a block, so every box begins its page.
+template <class SliceOrder, int Stages>
+__device__ __forceinline__ void load_pieced_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
+                                                   int kv_head, int rows_per_box, int num_blocks,
+                                                   std::uint32_t& blocks) {
+  const int lane = threadIdx.x % 32, first_row = lane * rows_per_box;
+#pragma unroll 1
+  for (const std::uint32_t end = blocks + num_blocks; blocks != end; ++blocks) {
+    const int stage = blocks % Stages, page = walk.page();
+    if (blocks + 1 != end) walk.next_block();
+#pragma unroll 1
+    for (int position = 0; position < kSlices; ++position) {
+      const int slice = SliceOrder::at(position);
+      kv.k_released[stage][slice].wait(((blocks / Stages) & 1) ^ 1);
+      if (lane == 0) kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
+      __syncwarp();
+      if (first_row < kBlockTokens) load_slice(kv, maps, stage, slice, first_row, 0, kv_head, page);
+    }
+  }
+}
+
+// The tile's blocks. All lanes of a warp call; `walk` is the lane's.
+template <class SliceOrder, int Stages>
+__device__ __forceinline__ void load_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, const BoxWalk& walk,
+                                            int kv_head, int page_size, int num_blocks, std::uint32_t& blocks) {
+  if (page_size < kBlockTokens) {
+    load_pieced_blocks<SliceOrder>(kv, maps, walk, kv_head, page_size, num_blocks, blocks);
+  } else if (threadIdx.x % 32 == 0) {
+    load_whole_blocks<SliceOrder>(kv, maps, walk, kv_head, num_blocks, blocks);
+  }
+}
+
+}  // namespace flash_mla::sm90

@@ -1,0 +1,36 @@
+// The host's side of the decode kernels: which one a plan gets, tensor maps, parameters, launch.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "core/problem.h"
+#include "flash_mla/status.h"
+
+namespace flash_mla::sm90 {
+
+// A compiled variant, as its translation unit describes it.
+struct DecodeKernel {
+  const void* function = nullptr;
+  int threads = 0;
+  int shared_memory_bytes = 0;
+  int rows_per_thread_block = 0;
+  int thread_blocks_per_multiprocessor = 1;
+};
+
+#define FLASH_MLA_VARIANT(name, dtype, element) \
+  DecodeKernel dense_decode_##name();           \
+  DecodeKernel few_rows_decode_##name();        \
+  DecodeKernel two_groups_decode_##name();
+#include "cuda/variants.def"
+#undef FLASH_MLA_VARIANT
+
+// The kernel for units of so many packed rows, of which a thread block takes rows_per_thread_block.
+[[nodiscard]] DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept;
+
+// Enqueues the decode of all parts on the current device: num_parts * rows_per_unit / rows_per_thread_block thread
+// blocks. Whole units are written to problem.out and problem.lse, split ones as partials to scratch
+// (schedule/layout.h).
+[[nodiscard]] Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
+                                   const void* schedule_memory, void* scratch, cudaStream_t stream) noexcept;
+
+}  // namespace flash_mla::sm90

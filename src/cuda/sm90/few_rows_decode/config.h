@@ -1,0 +1,32 @@
+// The shape of the decode kernel for few rows. A group, one warpgroup, holds 16 packed rows of queries; a thread block
+// has one or two groups, which share the blocks of 64 tokens that it walks over.
+//
+// Tokens are the rows of the tensor cores' tiles, so that no arithmetic is done for rows that do not exist:
+//   S^T [64 tokens x 16] = K Q^T          O^T [512 x 16] = V^T P^T
+#pragma once
+
+#include "cuda/sm90/common/geometry.h"
+
+namespace flash_mla::sm90::few_rows {
+
+inline constexpr int kGroupRows = 16;
+inline constexpr int kGroupSliceBytes = kGroupRows * tile::kRowBytes;
+inline constexpr int kThreadColumns = kGroupRows / 4;  // rows of queries that a thread has scores of
+
+template <int Groups>
+struct Config {
+  // With one group two thread blocks share a multiprocessor and load for one another's pauses.
+  static constexpr int kThreadBlocks = Groups == 1 ? 2 : 1;
+  static constexpr int kStages = Groups == 1 ? 1 : 2;
+  static constexpr int kConsumerWarps = Groups * kWarpgroupWarps;
+  static constexpr int kLoaderWarp = kConsumerWarps;
+  static constexpr int kDealerWarp = kConsumerWarps + 1;
+  static constexpr int kThreads = 32 * (kConsumerWarps + 2);
+};
+
+// The order in which slices are loaded and multiplied: that in which they are released.
+struct SliceOrder {
+  __host__ __device__ static constexpr int at(int position) { return position == 0 ? kLatentSlices : position - 1; }
+};
+
+}  // namespace flash_mla::sm90::few_rows

@@ -1,0 +1,31 @@
+// The shared memory of a thread block, and what its barriers say.
+#pragma once
+
+#include "cuda/sm90/common/kv_pipeline.h"
+#include "cuda/sm90/common/tile_ring.h"
+#include "cuda/sm90/few_rows_decode/config.h"
+
+namespace flash_mla::sm90::few_rows {
+
+// Of one group; only its own warps touch it.
+struct alignas(1024) GroupMemory {
+  unsigned char q[kSlices][kGroupSliceBytes];      // [16 rows][64 columns], swizzled
+  unsigned char p[kGroupSliceBytes];               // [16 rows][64 tokens], swizzled: exp2 of the scores, rounded
+  float warp_values[kWarpgroupWarps][kGroupRows];  // maxima or sums of the rows over a warp's 16 tokens
+};
+
+template <int Groups>
+struct SharedMemory {
+  KvPipeline<Config<Groups>::kStages> kv;
+  GroupMemory groups[Groups];
+  TileRing ring;
+};
+
+// By the lanes of one warp.
+template <int Groups>
+__device__ __forceinline__ void init_barriers(SharedMemory<Groups>& smem, int lane) {
+  init_ring(smem.ring, lane, Config<Groups>::kConsumerWarps + 1);  // consumers, loader
+  init_pipeline(smem.kv, lane, Config<Groups>::kConsumerWarps);
+}
+
+}  // namespace flash_mla::sm90::few_rows

@@ -1,0 +1,111 @@
+// Step 5 of docs/algorithm.md [group]: P^T = exp2(S^T scale_log2 - maximum) with the running maximum of each row.
+//
+// Thread l of warp w holds tokens 16 w + l / 4 and + 8 of the block, for rows 8 j + 2 (l mod 4) + e of the group
+// (tile/accumulator.h, transposed); column i = 2 j + e of the thread is such a row. A row's tokens are spread over the
+// eight threads of equal l mod 4 in each of four warps, so maxima pass through shared memory; every thread keeps the
+// state of its own four rows.
+#pragma once
+
+#include "core/online_softmax.h"
+#include "cuda/ptx/fence.h"
+#include "cuda/ptx/matrix.h"
+#include "cuda/ptx/warpgroup.h"
+#include "cuda/sm90/common/element.h"
+#include "cuda/sm90/few_rows_decode/smem.h"
+
+namespace flash_mla::sm90::few_rows {
+
+inline constexpr int kScoreRegisters = kGroupRows / 2;
+
+// Of the thread's four rows. `sum` is of the thread's own tokens only.
+struct RowState {
+  float maximum[kThreadColumns];  // of the scores times scale_log2
+  float sum[kThreadColumns];
+};
+
+// The thread's row of accumulator i.
+__device__ __forceinline__ constexpr int column_of(int i) { return 2 * (i / 4) + i % 2; }
+__device__ __forceinline__ int row_of_column(int lane, int column) {
+  return 8 * (column / 2) + 2 * (lane % 4) + column % 2;
+}
+// The thread's token of accumulator i, within the block.
+__device__ __forceinline__ int token_of(int warp, int lane, int i) { return 16 * warp + lane / 4 + 8 * (i / 2 % 2); }
+
+// Reduces each column over the group's 64 tokens; every thread gets the result. All threads of the group call.
+template <class Op>
+__device__ __forceinline__ void reduce_rows(GroupMemory& group, float (&value)[kThreadColumns], int barrier, Op op) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+#pragma unroll
+  for (float& x : value) {
+#pragma unroll
+    for (int distance = 4; distance < 32; distance *= 2) x = op(x, __shfl_xor_sync(kAllLanes, x, distance));
+  }
+  if (lane < 4) {
+#pragma unroll
+    for (int j = 0; j < kThreadColumns / 2; ++j) {
+      *reinterpret_cast<float2*>(&group.warp_values[warp][8 * j + 2 * lane]) = {value[2 * j], value[2 * j + 1]};
+    }
+  }
+  ptx::sync_threads(barrier, kWarpgroupThreads);
+#pragma unroll
+  for (int j = 0; j < kThreadColumns / 2; ++j) {
+#pragma unroll
+    for (int w = 0; w < kWarpgroupWarps; ++w) {
+      const float2 of_warp = *reinterpret_cast<const float2*>(&group.warp_values[w][8 * j + 2 * (lane % 4)]);
+      value[2 * j] = w == 0 ? of_warp.x : op(value[2 * j], of_warp.x);
+      value[2 * j + 1] = w == 0 ? of_warp.y : op(value[2 * j + 1], of_warp.y);
+    }
+  }
+}
+
+// Tokens at or past visible[column] get -inf. `first_token` is the block's.
+__device__ __forceinline__ void mask_scores(float (&s)[kScoreRegisters], int first_token,
+                                            const int (&visible)[kThreadColumns]) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < kScoreRegisters; ++i) {
+    if (first_token + token_of(warp, lane, i) >= visible[column_of(i)]) s[i] = kNegativeInfinity;
+  }
+}
+
+// Raises the maxima to those of the block's scores; returns the factors for what was accumulated before.
+__device__ __forceinline__ void raise_maxima(GroupMemory& group, const float (&s)[kScoreRegisters], float scale_log2,
+                                             RowState& rows, float (&factor)[kThreadColumns], int barrier) {
+  float highest[kThreadColumns];
+#pragma unroll
+  for (int c = 0; c < kThreadColumns; ++c) {
+    const int i = 4 * (c / 2) + c % 2;
+    highest[c] = fmaxf(s[i], s[i + 2]);
+  }
+  reduce_rows(group, highest, barrier, [](float a, float b) { return fmaxf(a, b); });
+#pragma unroll
+  for (int c = 0; c < kThreadColumns; ++c) {
+    const float old = rows.maximum[c], raised = fmaxf(old, highest[c] * scale_log2);
+    factor[c] = raised > old ? ptx::exp2_approx(old - raised) : 1.f;  // of -inf: 0
+    rows.maximum[c] = raised;
+    rows.sum[c] *= factor[c];
+  }
+}
+
+// P^T to shared memory, visible to the tensor cores once the group has met.
+template <class Element>
+__device__ __forceinline__ void write_probabilities(GroupMemory& group, const float (&s)[kScoreRegisters],
+                                                    float scale_log2, RowState& rows, int barrier) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  float p[kScoreRegisters];
+#pragma unroll
+  for (int i = 0; i < kScoreRegisters; ++i) {
+    const float maximum = rows.maximum[column_of(i)];
+    p[i] = ptx::exp2_approx(fmaf(s[i], scale_log2, maximum == kNegativeInfinity ? 0.f : -maximum));
+    rows.sum[column_of(i)] += p[i];
+  }
+  const std::uint32_t pairs[4] = {pack<Element>(p[0], p[1]), pack<Element>(p[2], p[3]), pack<Element>(p[4], p[5]),
+                                  pack<Element>(p[6], p[7])};
+  // Matrices (tokens 0-7, tokens 8-15) x (rows 0-7, rows 8-15), transposed on the way.
+  const int row = lane / 16 * 8 + lane % 8, chunk = 2 * warp + lane / 8 % 2;
+  ptx::store_matrix_x4_transposed(group.p + tile::swizzled_chunk_bytes(row, chunk), pairs);
+  ptx::fence_async_shared();
+  ptx::sync_threads(barrier, kWarpgroupThreads);
+}
+
+}  // namespace flash_mla::sm90::few_rows
