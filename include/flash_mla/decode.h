@@ -45,6 +45,12 @@ struct DecodeArgs {
 FLASH_MLA_API Status schedule(const Plan& plan, const ScheduleArgs& args, MemoryView schedule_memory,
                               Stream stream = {}) noexcept;
 
+// How many parts share each request, as FlashMLA's callers know it: num_splits i32 [b + 1], contiguous, on the plan's
+// device; num_splits[0] = 0 and num_splits[r + 1] - num_splits[r] = parts that work on request r, at least 1, or 0 for
+// requests past those of the schedule. For callers' statistics; decode needs no such tensor. Errors: invalid_argument.
+FLASH_MLA_API Status num_splits(const Plan& plan, MemoryView schedule_memory, const TensorView& num_splits,
+                                Stream stream = {}) noexcept;
+
 // Decodes one layer. `schedule_memory` is only read: layers and streams may share it. `scratch` belongs to this call
 // until it has finished. Thread-safe for distinct scratch and outputs.
 // Errors: invalid_argument names the argument and its value, and nothing was written; on the CPU also a schedule made

@@ -14,6 +14,12 @@ Status schedule(const Plan& plan, const ScheduleArgs& args, MemoryView schedule_
   return plan.backend()->schedule(plan, batch, schedule_memory.data, stream);
 }
 
+Status num_splits(const Plan& plan, MemoryView schedule_memory, const TensorView& num_splits, Stream stream) noexcept {
+  FLASH_MLA_RETURN_IF_ERROR(validate_num_splits(plan, schedule_memory, num_splits));
+  return plan.backend()->num_splits(plan, schedule_memory.data, static_cast<std::int32_t>(num_splits.shape[0] - 1),
+                                    static_cast<std::int32_t*>(num_splits.data), stream);
+}
+
 Status decode(const Plan& plan, const DecodeArgs& args, MemoryView schedule_memory, MemoryView scratch,
               Stream stream) noexcept {
   DecodeProblem problem;

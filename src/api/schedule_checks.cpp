@@ -17,7 +17,7 @@ bool covers(const ScheduleHeader& header, Work work) {
 
 }  // namespace
 
-Status check_schedule(const Plan& plan, const BatchView& batch, const void* schedule_memory) noexcept {
+Status check_schedule_made(const Plan& plan, const void* schedule_memory) noexcept {
   const ScheduleHeader& header = *ScheduleLayout::header(schedule_memory);
   if (header.magic != kScheduleMagic) {
     return invalid("schedule_memory begins with ", header.magic, "; expected ", kScheduleMagic,
@@ -26,6 +26,12 @@ Status check_schedule(const Plan& plan, const BatchView& batch, const void* sche
   if (header.num_parts != plan.num_parts()) {
     return invalid("schedule_memory was made for ", header.num_parts, " parts; the plan has ", plan.num_parts());
   }
+  return {};
+}
+
+Status check_schedule(const Plan& plan, const BatchView& batch, const void* schedule_memory) noexcept {
+  FLASH_MLA_RETURN_IF_ERROR(check_schedule_made(plan, schedule_memory));
+  const ScheduleHeader& header = *ScheduleLayout::header(schedule_memory);
   const PlanConfig& config = plan.config();
   Work work = work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit());
   if (!covers(header, work)) {

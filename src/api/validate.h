@@ -27,6 +27,8 @@ Status validate_schedule(const Plan& plan, const ScheduleArgs& args, const Memor
 Status validate_decode(const Plan& plan, const DecodeArgs& args, const MemoryView& schedule_memory,
                        const MemoryView& scratch, DecodeProblem* problem) noexcept;
 
+Status validate_num_splits(const Plan& plan, const MemoryView& schedule_memory, const TensorView& counts) noexcept;
+
 Status validate_merge(const MergeArgs& args, MergeProblem* problem) noexcept;
 
 Status validate_append(const AppendArgs& args, AppendProblem* problem) noexcept;

@@ -34,6 +34,9 @@ class Backend {
   [[nodiscard]] virtual Result<PlanTuning> tune(const PlanConfig& config) const noexcept = 0;
   virtual Status schedule(const Plan& plan, const BatchView& batch, void* schedule_memory,
                           Stream stream) const noexcept = 0;
+  // schedule/num_splits.h; num_splits [batch + 1].
+  virtual Status num_splits(const Plan& plan, const void* schedule_memory, std::int32_t batch, std::int32_t* num_splits,
+                            Stream stream) const noexcept = 0;
   virtual Status decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch,
                         Stream stream) const noexcept = 0;
   virtual Status merge(const MergeProblem& problem, Device device, Stream stream) const noexcept = 0;

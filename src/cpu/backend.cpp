@@ -16,6 +16,7 @@
 #include "cpu/device_info.h"
 #include "cpu/operations.h"
 #include "cpu/problem_access.h"
+#include "schedule/num_splits.h"
 #include "schedule/partition.h"
 #include "schedule/work_of.h"
 
@@ -80,6 +81,12 @@ class CpuBackend final : public Backend {
     const Work work = work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit());
     const CostModel cost{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan)};
     make_schedule(work, cost, plan.num_parts(), schedule_memory);
+    return {};
+  }
+
+  Status num_splits(const Plan& plan, const void* schedule_memory, std::int32_t batch, std::int32_t* num_splits,
+                    Stream) const noexcept override {
+    count_splits(schedule_memory, plan.num_parts(), batch, num_splits);
     return {};
   }
 

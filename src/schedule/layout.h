@@ -93,14 +93,18 @@ FLASH_MLA_HOST_DEVICE std::int32_t lengths_hash(const Work& work) {
   return static_cast<std::int32_t>(hash);
 }
 
-// Of everything in Work but the lengths and the batch: a schedule may serve a padded batch.
+// Of everything that shapes the schedule but the lengths and the batch: a schedule may serve a padded batch. How
+// uniform rows divide into query tokens and heads matters only where a mask cuts the bundles of one request
+// differently.
 FLASH_MLA_HOST_DEVICE std::int32_t shape_hash(const Work& work) {
-  const std::uint32_t s_q = work.cu_seqlens_q ? 0xffffffffu : static_cast<std::uint32_t>(work.seqlen_q);
-  std::uint32_t hash = schedule_hash::entry(3, 0, s_q);
-  hash += schedule_hash::entry(3, 1, static_cast<std::uint32_t>(work.heads_per_kv));
+  const bool ragged = work.cu_seqlens_q != nullptr;
+  const std::int32_t rows = ragged ? work.heads_per_kv : work.seqlen_q * work.heads_per_kv;
+  const bool mask_matters = work.causal && (ragged || rows > work.rows_per_unit);
+  std::uint32_t hash = schedule_hash::entry(3, 0, ragged ? 1u : 0u);
+  hash += schedule_hash::entry(3, 1, static_cast<std::uint32_t>(rows));
   hash += schedule_hash::entry(3, 2, static_cast<std::uint32_t>(work.num_heads_kv));
   hash += schedule_hash::entry(3, 3, static_cast<std::uint32_t>(work.rows_per_unit));
-  hash += schedule_hash::entry(3, 4, work.causal ? 1u : 0u);
+  hash += schedule_hash::entry(3, 4, mask_matters ? static_cast<std::uint32_t>(work.heads_per_kv) : 0u);
   return static_cast<std::int32_t>(hash);
 }
 

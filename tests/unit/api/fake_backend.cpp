@@ -1,5 +1,6 @@
 #include "unit/api/fake_backend.h"
 
+#include "schedule/num_splits.h"
 #include "schedule/partition.h"
 #include "schedule/work_of.h"
 
@@ -23,6 +24,13 @@ Status FakeBackend::schedule(const Plan& plan, const BatchView& batch, void* mem
   const Work work = work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit());
   const CostModel cost{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan)};
   make_schedule(work, cost, plan.num_parts(), memory);
+  return {};
+}
+
+Status FakeBackend::num_splits(const Plan& plan, const void* memory, std::int32_t batch, std::int32_t* num_splits,
+                               Stream) const noexcept {
+  ++calls;
+  if (type_ == DeviceType::cpu) count_splits(memory, plan.num_parts(), batch, num_splits);
   return {};
 }
 

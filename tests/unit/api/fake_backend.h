@@ -24,6 +24,8 @@ class FakeBackend final : public Backend {
   Result<DeviceInfo> device_info(int) const noexcept override { return DeviceInfo{}; }
   Result<PlanTuning> tune(const PlanConfig& config) const noexcept override;
   Status schedule(const Plan& plan, const BatchView& batch, void* memory, Stream stream) const noexcept override;
+  Status num_splits(const Plan& plan, const void* memory, std::int32_t batch, std::int32_t* num_splits,
+                    Stream stream) const noexcept override;
   Status decode(const Plan& plan, const DecodeProblem& problem, const void* memory, void* scratch,
                 Stream stream) const noexcept override;
   Status merge(const MergeProblem&, Device, Stream) const noexcept override { return {}; }

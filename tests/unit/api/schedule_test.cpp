@@ -100,6 +100,36 @@ TEST(ScheduleMemory, IsRecognised) {
   }
 }
 
+TEST(ScheduleMemory, OfAsManyRowsServesOtherHeads) {
+  DecodeCall call;
+  PlanConfig config = call.config;
+  config.num_heads_q = 8, config.max_seqlen_q = 1;  // 4 rows a kv head, as 2 query tokens of 4 heads have
+  const Result<Plan> rows = make_plan(config, call.backend);
+  ASSERT_TRUE(rows.ok());
+  call.schedule_args.seqlen_q = 1;
+  ASSERT_TRUE(schedule(*rows, call.schedule_args, call.schedule_memory).ok());
+  EXPECT_TRUE(call.decode().ok());
+}
+
+TEST(NumSplits, AreCountedForALegalScheduleAlone) {
+  DecodeCall call;
+  const TensorView counts = call.memory.tensor(DType::i32, {4}, {});
+  ASSERT_TRUE(call.schedule().ok());
+  ASSERT_TRUE(num_splits(call.plan, call.schedule_memory, counts).ok());
+  const auto* values = static_cast<const std::int32_t*>(counts.data);
+  EXPECT_EQ(values[0], 0);
+  EXPECT_GE(values[3], 3);
+
+  expect_refused(num_splits({}, call.schedule_memory, counts), {"plan is default-constructed"});
+  expect_refused(num_splits(call.plan, {}, counts), {"schedule_memory"});
+  expect_refused(num_splits(call.plan, call.schedule_memory, {}), {"num_splits", "[b + 1]"});
+  TensorView none = counts;
+  none.shape[0] = 0;
+  expect_refused(num_splits(call.plan, call.schedule_memory, none), {"num_splits.shape[0] is 0", "b + 1"});
+  std::memset(call.schedule_memory.data, 0, 32);
+  expect_refused(num_splits(call.plan, call.schedule_memory, counts), {"schedule_memory begins with 0"});
+}
+
 TEST(ScheduleMemory, OfRaggedQueriesIsRecognised) {
   DecodeCall call(Queries::ragged);
   ASSERT_TRUE(call.schedule().ok());
@@ -126,6 +156,10 @@ TEST(ScheduleMemory, MayBePaddedWithEmptyRequests) {
 // A schedule without a mask covers the blocks of one with it; the reverse misses some.
 TEST(ScheduleMemory, WithoutMaskServesACausalDecodeButNotTheReverse) {
   DecodeCall call;
+  call.backend.tuning.rows_per_unit = 2;  // two bundles, which the mask cuts differently
+  const Result<Plan> masked = make_plan(call.config, call.backend);
+  ASSERT_TRUE(masked.ok());
+  call.plan = *masked;
   PlanConfig config = call.config;
   config.causal = false;
   const Result<Plan> unmasked = make_plan(config, call.backend);

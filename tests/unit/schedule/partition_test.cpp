@@ -275,6 +275,7 @@ TEST(Partition, LengthsHashSeesEveryLengthAndItsPlace) {
 
 TEST(Partition, ShapeHashSeesEveryFieldButTheBatch) {
   Step step{.lengths = {10, 20}, .queries = {}};
+  step.seqlen_q = 5;  // 80 rows: two bundles
   const Work work = step.work();
   const auto differs = [&](auto change) {
     Work other = work;
@@ -287,7 +288,24 @@ TEST(Partition, ShapeHashSeesEveryFieldButTheBatch) {
   EXPECT_TRUE(differs([](Work& w) { w.rows_per_unit = 128; }));
   EXPECT_TRUE(differs([](Work& w) { w.causal = false; }));
   EXPECT_TRUE(differs([&](Work& w) { w.cu_seqlens_q = work.cache_seqlens; }));
+  EXPECT_TRUE(differs([](Work& w) { w.seqlen_q = 10, w.heads_per_kv = 8; }));
   EXPECT_FALSE(differs([](Work& w) { w.batch = 1; }));
+}
+
+// Callers may know rows, but not how many query tokens and heads they are: see docs/conventions.md.
+TEST(Partition, RowsAloneDecideWhereNoMaskDividesThem) {
+  const auto same_schedule = [](Step tokens, Step heads) {
+    const Work a = tokens.work(), b = heads.work();
+    return shape_hash(a) == shape_hash(b) && make(a, tokens.cost, 7).memory == make(b, heads.cost, 7).memory;
+  };
+  Step tokens{.lengths = {10, 2000, 0, 300}, .queries = {}}, heads = tokens;
+  for (std::int32_t s_q : {2, 3, 4, 9}) {
+    tokens.seqlen_q = s_q, heads.heads_per_kv = 16 * s_q;
+    tokens.causal = heads.causal = s_q <= 4;  // up to 64 rows, one bundle, which the last token sees whole
+    EXPECT_TRUE(same_schedule(tokens, heads)) << s_q;
+  }
+  tokens.causal = true;
+  EXPECT_FALSE(same_schedule(tokens, heads));
 }
 
 // Not in sanitizer or debug builds, whose times mean nothing.
