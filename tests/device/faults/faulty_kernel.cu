@@ -12,7 +12,8 @@ namespace flash_mla::sm90 {
 
 // The linker finds it here and leaves the library's variant out.
 DecodeKernel dense_decode_bf16_576_512() {
-  return {reinterpret_cast<const void*>(&flash_fwd_splitkv_mla_kernel<__nv_bfloat16>), kThreads,
+  static std::atomic<std::uint64_t> prepared_devices;
+  return {reinterpret_cast<const void*>(&flash_fwd_splitkv_mla_kernel<__nv_bfloat16>), &prepared_devices, kThreads,
           static_cast<int>(sizeof(SharedMemory)), kRows};
 }
 

@@ -3,6 +3,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
+#include <cstdint>
+
 #include "core/problem.h"
 #include "flash_mla/status.h"
 
@@ -11,6 +14,7 @@ namespace flash_mla::sm90 {
 // A compiled variant, as its translation unit describes it.
 struct DecodeKernel {
   const void* function = nullptr;
+  std::atomic<std::uint64_t>* prepared_devices = nullptr;  // a bit for each on which its shared memory has been allowed
   int threads = 0;
   int shared_memory_bytes = 0;
   int rows_per_thread_block = 0;
