@@ -64,6 +64,7 @@ class VerifierFinds : public testing::Test {
       });
       engine.end_step();
     }
+    EXPECT_EQ(attention.recordings(), 1);  // batches of up to 4 requests with up to 8 pages
     return verifier.check(attention.rows());
   }
 };

@@ -1,6 +1,8 @@
 // See attention.h.
 #include "replay/attention.h"
 
+#include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -39,6 +41,13 @@ Plan make_plan(const AttentionConfig& attention, const PagedKvCache& cache, Devi
   return must(made, "plan");
 }
 
+std::int64_t power_of_two_from(std::int64_t n) {
+  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(n)));
+}
+
+// The marks of a recorded step, in order.
+enum Mark : std::size_t { kBegin, kAppended, kScheduled, kDecoded };
+
 }  // namespace
 
 float Attention::softmax_scale() noexcept { return 1 / std::sqrt(192.0f); }
@@ -51,53 +60,131 @@ Attention::Attention(DeviceContext& device, const AttentionConfig& config, Paged
       rows_(config.dtype, config.seed),
       q_pool_(random_elements(config.dtype, std::int64_t{config.max_batch} * config.heads * kHeadDim + kQuerySlack,
                               hash(config.seed, 0x71))),
-      q_(device),
-      out_(device, std::int64_t{config.max_batch} * config.heads * kLatentDim * size_in_bytes(config.dtype)),
-      lse_(device, std::int64_t{config.max_batch} * config.heads * size_in_bytes(DType::f32)),
+      device_q_pool_(device),
+      token_bytes_(config.max_batch * rows_.row_bytes()),
+      q_bytes_(std::int64_t{config.max_batch} * config.heads * kHeadDim * size_in_bytes(config.dtype)),
+      out_bytes_(std::int64_t{config.max_batch} * config.heads * kLatentDim * size_in_bytes(config.dtype)),
+      lse_bytes_(std::int64_t{config.max_batch} * config.heads * size_in_bytes(DType::f32)),
+      tokens_(device, token_bytes_ * config.layers),
+      q_(device, q_bytes_ * config.layers),
+      out_(device, out_bytes_ * config.layers),
+      lse_(device, lse_bytes_ * config.layers),
+      slots_(device, config.max_batch * size_in_bytes(DType::i64)),
+      lengths_(device, config.max_batch * size_in_bytes(DType::i32)),
       schedule_(device, plan_.schedule_bytes()),
       scratch_(device, plan_.scratch_bytes()),
-      table_(device),
-      lengths_(device),
       staging_(device) {
-  q_.assign(q_pool_.data(), static_cast<std::int64_t>(q_pool_.size()));
+  device_q_pool_.assign(q_pool_.data(), static_cast<std::int64_t>(q_pool_.size()));
 }
 
 StepTimes Attention::run(std::int64_t step, std::span<const RunningRequest> batch,
                          const std::function<void(const LayerResult&)>& look) {
+  const auto num_requests = static_cast<std::int64_t>(batch.size());
+  ids_.clear();
+  for (const RunningRequest& request : batch) ids_.push_back(request.id);
+  RecordedStep& recorded = step_for(batch);
   StepTimes times;
   Stopwatch watch;
-  write_new_tokens(batch);
+  write_contexts(batch);
+  upload_new_tokens(recorded, batch);
+  copy_queries(step, num_requests);
   device_.synchronize();
   times.write_seconds = watch.lap();
-  make_schedule(batch);
-  device_.synchronize();
+  upload_tables(recorded, batch);
   times.schedule_seconds = watch.lap();
-  for (std::int32_t layer = 0; layer < config_.layers; ++layer) {
-    // Rows of 16 bytes stay aligned: the start moves in steps of 8 elements.
-    const std::uint64_t draw =
-        hash(hash(config_.seed, static_cast<std::uint64_t>(step)), static_cast<std::uint64_t>(layer));
-    const std::int64_t offset = static_cast<std::int64_t>(draw % (kQuerySlack / 8)) * 8;
-    const DecodeArgs args = decode_args(static_cast<std::int64_t>(batch.size()), layer, offset);
-    watch.lap();
-    must(decode(plan_, args, schedule_.memory(), scratch_.memory(), device_.stream()), "decode");
-    device_.synchronize();
-    times.attention_seconds += watch.lap();
-    if (look) look({step, layer, batch, q_pool_.data() + offset * size_in_bytes(config_.dtype), args.out, args.lse});
+  recorded.recording->run();
+  times.write_seconds += recorded.recording->seconds_between(kBegin, kAppended);
+  times.schedule_seconds += recorded.recording->seconds_between(kAppended, kScheduled);
+  times.attention_seconds = recorded.recording->seconds_between(kScheduled, kDecoded);
+  for (std::int32_t layer = 0; look && layer < config_.layers; ++layer) {
+    const DecodeArgs args = decode_args(recorded, layer);
+    const std::byte* q = q_pool_.data() + query_offset(step, layer) * size_in_bytes(config_.dtype);
+    look({step, layer, batch, q, args.out, args.lse});
   }
   return times;
 }
 
-void Attention::write_new_tokens(std::span<const RunningRequest> batch) {
-  std::size_t first = 0;
-  std::int64_t tokens = 0;
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    if (i > first && tokens + batch[i].new_tokens > kStagedTokens) {
-      write_chunk(batch.subspan(first, i - first), tokens);
-      first = i, tokens = 0;
+// ---- the recorded step ---------------------------------------------------------------------------------------------
+
+Attention::RecordedStep& Attention::step_for(std::span<const RunningRequest> batch) {
+  const std::int64_t size =
+      std::min<std::int64_t>(power_of_two_from(static_cast<std::int64_t>(batch.size())), config_.max_batch);
+  const std::int64_t columns = power_of_two_from(must(cache_.max_pages(ids_), "max_pages"));
+  if (const auto found = steps_.find({size, columns}); found != steps_.end()) return found->second;
+  Buffer table(device_, size * columns * size_in_bytes(DType::i32));
+  RecordedStep& step =
+      steps_.emplace(std::pair(size, columns), RecordedStep{size, columns, std::move(table), nullptr}).first->second;
+  step.recording = record(step);
+  return step;
+}
+
+std::unique_ptr<Recording> Attention::record(const RecordedStep& step) {
+  return device_.record([this, &step](const std::function<void()>& mark) {
+    mark();
+    for (std::int32_t layer = 0; layer < config_.layers; ++layer) {
+      must(append_kv(append_args(step, layer), device_.stream()), "append_kv");
     }
-    tokens += batch[i].new_tokens;
+    mark();
+    must(schedule(plan_, schedule_args(step), schedule_.memory(), device_.stream()), "schedule");
+    mark();
+    for (std::int32_t layer = 0; layer < config_.layers; ++layer) {
+      must(decode(plan_, decode_args(step, layer), schedule_.memory(), scratch_.memory(), device_.stream()), "decode");
+    }
+    mark();
+  });
+}
+
+AppendArgs Attention::append_args(const RecordedStep& step, std::int32_t layer) {
+  const Device device = device_.device();
+  AppendArgs args;
+  args.c_kv =
+      TensorView::contiguous(tokens_.at(layer * token_bytes_), config_.dtype, {step.batch, 1, kHeadDim}, device);
+  args.k_pe = args.c_kv;
+  args.c_kv.shape[2] = kLatentDim;
+  args.k_pe.shape[2] = kRopeDim;
+  args.k_pe.data = static_cast<std::byte*>(args.k_pe.data) + std::int64_t{kLatentDim} * size_in_bytes(config_.dtype);
+  args.kv_cache = must(cache_.layer(layer), "layer");
+  args.slot_mapping = TensorView::contiguous(slots_.data(), DType::i64, {step.batch}, device);
+  return args;
+}
+
+ScheduleArgs Attention::schedule_args(const RecordedStep& step) {
+  ScheduleArgs args;
+  args.cache_seqlens = TensorView::contiguous(lengths_.data(), DType::i32, {step.batch}, device_.device());
+  return args;
+}
+
+DecodeArgs Attention::decode_args(const RecordedStep& step, std::int32_t layer) {
+  const Device device = device_.device();
+  const std::int64_t heads = config_.heads;
+  DecodeArgs args;
+  args.q = TensorView::contiguous(q_.at(layer * q_bytes_), config_.dtype, {step.batch, 1, heads, kHeadDim}, device);
+  args.kv_cache = must(cache_.layer(layer), "layer");
+  args.block_table = TensorView::contiguous(step.table.data(), DType::i32, {step.batch, step.columns}, device);
+  args.cache_seqlens = schedule_args(step).cache_seqlens;
+  args.out =
+      TensorView::contiguous(out_.at(layer * out_bytes_), config_.dtype, {step.batch, 1, heads, kLatentDim}, device);
+  args.lse = TensorView::contiguous(lse_.at(layer * lse_bytes_), DType::f32, {step.batch, heads, 1}, device);
+  args.softmax_scale = softmax_scale();
+  return args;
+}
+
+// ---- what it reads -------------------------------------------------------------------------------------------------
+
+// Requests that entered bring more than the token that the step appends; that one is written with them, and again.
+void Attention::write_contexts(std::span<const RunningRequest> batch) {
+  std::vector<RunningRequest> chunk;
+  std::int64_t tokens = 0;
+  for (const RunningRequest& request : batch) {
+    if (request.new_tokens <= 1) continue;
+    if (!chunk.empty() && tokens + request.new_tokens > kStagedTokens) {
+      write_chunk(chunk, tokens);
+      chunk.clear(), tokens = 0;
+    }
+    chunk.push_back(request);
+    tokens += request.new_tokens;
   }
-  write_chunk(batch.subspan(first), tokens);
+  if (!chunk.empty()) write_chunk(chunk, tokens);
 }
 
 void Attention::write_chunk(std::span<const RunningRequest> chunk, std::int64_t num_tokens) {
@@ -127,34 +214,46 @@ void Attention::write_chunk(std::span<const RunningRequest> chunk, std::int64_t 
   }
 }
 
-void Attention::make_schedule(std::span<const RunningRequest> batch) {
-  ids_.clear();
-  for (const RunningRequest& request : batch) ids_.push_back(request.id);
-  table_columns_ = must(cache_.max_pages(ids_), "max_pages");
-  host_table_.resize(batch.size() * static_cast<std::size_t>(table_columns_));
-  host_lengths_.resize(batch.size());
-  must(cache_.tables(ids_, table_columns_, host_table_, host_lengths_), "tables");
-  table_.assign(host_table_.data(), static_cast<std::int64_t>(host_table_.size() * sizeof(std::int32_t)));
-  lengths_.assign(host_lengths_.data(), static_cast<std::int64_t>(host_lengths_.size() * sizeof(std::int32_t)));
-  ScheduleArgs args;
-  args.cache_seqlens =
-      TensorView::contiguous(lengths_.data(), DType::i32, {static_cast<std::int64_t>(batch.size())}, device_.device());
-  must(schedule(plan_, args, schedule_.memory(), device_.stream()), "schedule");
+void Attention::upload_new_tokens(const RecordedStep& step, std::span<const RunningRequest> batch) {
+  const auto row_bytes = static_cast<std::size_t>(rows_.row_bytes());
+  host_staging_.resize(batch.size() * row_bytes);
+  for (std::int32_t layer = 0; layer < config_.layers; ++layer) {
+    std::byte* to = host_staging_.data();
+    for (const RunningRequest& request : batch) {
+      std::memcpy(to, rows_.row(request.index, request.length - 1, layer), row_bytes);
+      to += row_bytes;
+    }
+    device_.upload(tokens_.at(layer * token_bytes_), host_staging_.data(), to - host_staging_.data());
+  }
+  host_slots_.assign(static_cast<std::size_t>(step.batch), -1);
+  const std::vector<std::int32_t> ones(batch.size(), 1);
+  must(cache_.slots(ids_, ones, std::span(host_slots_).first(batch.size())), "slots");
+  slots_.assign(host_slots_.data(), static_cast<std::int64_t>(host_slots_.size() * sizeof(std::int64_t)));
 }
 
-DecodeArgs Attention::decode_args(std::int64_t batch, std::int32_t layer, std::int64_t q_offset) {
-  const Device device = device_.device();
-  const std::int64_t heads = config_.heads;
-  auto* q = static_cast<std::byte*>(q_.data()) + q_offset * size_in_bytes(config_.dtype);
-  DecodeArgs args;
-  args.q = TensorView::contiguous(q, config_.dtype, {batch, 1, heads, kHeadDim}, device);
-  args.kv_cache = must(cache_.layer(layer), "layer");
-  args.block_table = TensorView::contiguous(table_.data(), DType::i32, {batch, table_columns_}, device);
-  args.cache_seqlens = TensorView::contiguous(lengths_.data(), DType::i32, {batch}, device);
-  args.out = TensorView::contiguous(out_.data(), config_.dtype, {batch, 1, heads, kLatentDim}, device);
-  args.lse = TensorView::contiguous(lse_.data(), DType::f32, {batch, heads, 1}, device);
-  args.softmax_scale = softmax_scale();
-  return args;
+void Attention::upload_tables(RecordedStep& step, std::span<const RunningRequest> batch) {
+  host_table_.assign(static_cast<std::size_t>(step.batch * step.columns), -1);
+  host_lengths_.assign(static_cast<std::size_t>(step.batch), 0);
+  must(cache_.tables(ids_, step.columns,
+                     std::span(host_table_).first(batch.size() * static_cast<std::size_t>(step.columns)),
+                     std::span(host_lengths_).first(batch.size())),
+       "tables");
+  step.table.assign(host_table_.data(), static_cast<std::int64_t>(host_table_.size() * sizeof(std::int32_t)));
+  lengths_.assign(host_lengths_.data(), static_cast<std::int64_t>(host_lengths_.size() * sizeof(std::int32_t)));
+}
+
+// Where the queries of a step begin in the pool. Rows of 16 bytes stay aligned: the start moves in steps of 8 elements.
+std::int64_t Attention::query_offset(std::int64_t step, std::int32_t layer) const {
+  const std::uint64_t draw =
+      hash(hash(config_.seed, static_cast<std::uint64_t>(step)), static_cast<std::uint64_t>(layer));
+  return static_cast<std::int64_t>(draw % (kQuerySlack / 8)) * 8;
+}
+
+void Attention::copy_queries(std::int64_t step, std::int64_t batch) {
+  for (std::int32_t layer = 0; layer < config_.layers; ++layer) {
+    device_.copy(q_.at(layer * q_bytes_), device_q_pool_.at(query_offset(step, layer) * size_in_bytes(config_.dtype)),
+                 q_bytes_ / config_.max_batch * batch);
+  }
 }
 
 }  // namespace flash_mla::tools

@@ -1,5 +1,6 @@
-// The attention of a served batch: writes new tokens into the cache, then, each step, one schedule and per layer one
-// decode with fresh random queries. It stands where a model would call the library.
+// The attention of a served batch. A step appends the newest token of every request to each layer's cache, makes one
+// schedule and decodes every layer with fresh random queries. It stands where a model would call the library, and as an
+// engine does, it records the step once for each size of batch and replays it: on CUDA as one graph.
 //
 // What a token's latent is depends on (request, token, layer) alone, not on where it lies, so results can be checked
 // without looking at the page pool.
@@ -7,7 +8,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "flash_mla/decode.h"
@@ -38,7 +42,7 @@ struct LayerResult {
 };
 
 struct StepTimes {
-  double write_seconds = 0;      // new tokens, and contexts of requests that entered
+  double write_seconds = 0;      // new tokens, contexts of requests that entered, queries
   double schedule_seconds = 0;   // tables, their upload and schedule()
   double attention_seconds = 0;  // decode() of all layers
 };
@@ -47,19 +51,36 @@ class Attention {
  public:
   Attention(DeviceContext& device, const AttentionConfig& config, PagedKvCache& cache);
 
-  // Serves one step of a batch that is not empty. `look` is called after each layer, outside the times.
+  // Serves one step of a batch that is not empty. `look` is then called for each layer, outside the times.
   StepTimes run(std::int64_t step, std::span<const RunningRequest> batch,
                 const std::function<void(const LayerResult&)>& look = {});
 
   [[nodiscard]] const Plan& plan() const noexcept { return plan_; }
   [[nodiscard]] const RandomRows& rows() const noexcept { return rows_; }
+  // Sizes of batch and table that were recorded.
+  [[nodiscard]] std::size_t recordings() const noexcept { return steps_.size(); }
   [[nodiscard]] static float softmax_scale() noexcept;
 
  private:
-  void write_new_tokens(std::span<const RunningRequest> batch);
+  // A step of up to `batch` requests of up to `columns` pages. Places in the batch that are left are empty requests.
+  struct RecordedStep {
+    std::int64_t batch = 0, columns = 0;
+    Buffer table;
+    std::unique_ptr<Recording> recording;
+  };
+
+  RecordedStep& step_for(std::span<const RunningRequest> batch);
+  std::unique_ptr<Recording> record(const RecordedStep& step);
+  [[nodiscard]] ScheduleArgs schedule_args(const RecordedStep& step);
+  [[nodiscard]] AppendArgs append_args(const RecordedStep& step, std::int32_t layer);
+  [[nodiscard]] DecodeArgs decode_args(const RecordedStep& step, std::int32_t layer);
+
+  void write_contexts(std::span<const RunningRequest> batch);
   void write_chunk(std::span<const RunningRequest> chunk, std::int64_t num_tokens);
-  void make_schedule(std::span<const RunningRequest> batch);
-  [[nodiscard]] DecodeArgs decode_args(std::int64_t batch, std::int32_t layer, std::int64_t q_offset);
+  void upload_new_tokens(const RecordedStep& step, std::span<const RunningRequest> batch);
+  void upload_tables(RecordedStep& step, std::span<const RunningRequest> batch);
+  void copy_queries(std::int64_t step, std::int64_t batch);
+  [[nodiscard]] std::int64_t query_offset(std::int64_t step, std::int32_t layer) const;
 
   DeviceContext& device_;
   AttentionConfig config_;
@@ -67,11 +88,15 @@ class Attention {
   Plan plan_;
   RandomRows rows_;
   std::vector<std::byte> q_pool_;  // queries of a step start at a random place in it
-  Buffer q_, out_, lse_, schedule_, scratch_, table_, lengths_, staging_;
+  Buffer device_q_pool_;
+  std::int64_t token_bytes_, q_bytes_, out_bytes_, lse_bytes_;  // of a layer of max_batch requests
+  Buffer tokens_, q_, out_, lse_, slots_, lengths_;
+  Buffer schedule_, scratch_, staging_;
+  std::map<std::pair<std::int64_t, std::int64_t>, RecordedStep> steps_;
   std::vector<std::byte> host_staging_;
+  std::vector<std::int64_t> host_slots_;
   std::vector<std::int32_t> host_table_, host_lengths_;
-  std::vector<RequestId> ids_;
-  std::int64_t table_columns_ = 0;
+  std::vector<RequestId> ids_;  // of the batch
 };
 
 }  // namespace flash_mla::tools

@@ -156,6 +156,7 @@ ReplayResult serve(const ReplayOptions& options, const std::function<void(const 
   if (announce) announce(result);
   serve_steps(engine, attention, cache, verifier, Limits(options), result);
   result.counts = engine.counts();
+  result.recorded_steps = static_cast<std::int64_t>(attention.recordings());
   if (options.verify > 0) result.verify = verifier.check(attention.rows());
   return result;
 }

@@ -93,6 +93,11 @@ std::string text_report(const ReplayResult& result, const ReplaySummary& sum) {
                              human_count(n.context_tokens), human_count(n.recomputed_tokens)));
   line("batch", fmt::format("{:.1f} requests with {} tokens in the cache, on average", sum.mean_batch,
                             human_count(sum.mean_tokens)));
+  if (result.backend == "cuda") {
+    line("graphs", fmt::format("each step is one CUDA graph: append, schedule, decode; {} were captured, by sizes of "
+                               "batch and table",
+                               human_count(result.recorded_steps)));
+  }
   line("attention a step",
        fmt::format("p50 {}, p99 {}{}", human_seconds(sum.attention_p50), human_seconds(sum.attention_p99),
                    result.layers > 1 ? fmt::format(" ({} layers)", result.layers) : ""));
@@ -125,10 +130,10 @@ nlohmann::json json_report(const ReplayResult& result, const ReplaySummary& sum)
   report["backend"] = result.backend;
   report["device"] = result.device_name;
   report["stopped_by"] = result.stopped_by;
-  report["config"] = {{"dtype", to_string(result.dtype)}, {"heads", result.heads},
-                      {"layers", result.layers},          {"pages", result.num_pages},
-                      {"page_size", result.page_size},    {"max_batch", result.max_batch},
-                      {"parts", result.num_parts},        {"seed", result.seed}};
+  report["config"] = {
+      {"dtype", to_string(result.dtype)}, {"heads", result.heads},         {"layers", result.layers},
+      {"pages", result.num_pages},        {"page_size", result.page_size}, {"max_batch", result.max_batch},
+      {"parts", result.num_parts},        {"seed", result.seed},           {"recorded_steps", result.recorded_steps}};
   report["requests"] = {
       {"in_trace", n.requests},       {"entered", n.entered},         {"finished", n.finished},
       {"running", n.running},         {"waiting", n.waiting},         {"waiting_preempted", n.waiting_preempted},

@@ -37,6 +37,7 @@ struct ReplayResult {
   std::string trace_source, backend, device_name;
   DType dtype = DType::bf16;
   std::int32_t heads = 0, layers = 0, num_pages = 0, page_size = 0, max_batch = 0, num_parts = 0;
+  std::int64_t recorded_steps = 0;  // sizes of a step that were recorded, to be replayed
   std::uint64_t seed = 0;
   std::int64_t skipped_too_long = 0;
   std::string stopped_by;  // why it ended, in words

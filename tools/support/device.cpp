@@ -1,8 +1,11 @@
 // The choice of the backend, and the CPU's memory; see device.h.
 #include "support/device.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "flash_mla/info.h"
 #include "support/device_cuda.h"
@@ -11,6 +14,22 @@
 
 namespace flash_mla::tools {
 namespace {
+
+class CpuRecording final : public Recording {
+ public:
+  explicit CpuRecording(RecordedWork work) : work_(std::move(work)) {}
+  void run() override {
+    marks_.clear();
+    work_([this] { marks_.push_back(std::chrono::steady_clock::now()); });
+  }
+  [[nodiscard]] double seconds_between(std::size_t first_mark, std::size_t last_mark) const override {
+    return std::chrono::duration<double>(marks_.at(last_mark) - marks_.at(first_mark)).count();
+  }
+
+ private:
+  RecordedWork work_;
+  std::vector<std::chrono::steady_clock::time_point> marks_;
+};
 
 class CpuContext final : public DeviceContext {
  public:
@@ -29,6 +48,10 @@ class CpuContext final : public DeviceContext {
   }
   void download(void* to, const void* from, std::int64_t bytes) override {
     std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  }
+  void copy(void* to, const void* from, std::int64_t bytes) override { upload(to, from, bytes); }
+  std::unique_ptr<Recording> record(RecordedWork work) override {
+    return std::make_unique<CpuRecording>(std::move(work));
   }
   void synchronize() override {}
 };

@@ -1,14 +1,30 @@
-// Memory on the device that the chosen backend computes on: allocate, fill, fetch, wait. The CPU's is ordinary memory;
-// the CUDA one is built when the library is.
+// The device that the chosen backend computes on: memory, and work that is recorded once and run often. The CPU's
+// memory is ordinary memory; the CUDA one is built when the library is.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "flash_mla/types.h"
 
 namespace flash_mla::tools {
+
+// Work that was put together once and runs as often as one likes: on CUDA one graph, on the CPU the calls themselves.
+// It reads what lies in its memory when it runs.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  // Waits for the end; throws RunError if the work failed.
+  virtual void run() = 0;
+  // Between two of the work's marks in the last run; they are counted from 0.
+  [[nodiscard]] virtual double seconds_between(std::size_t first_mark, std::size_t last_mark) const = 0;
+};
+
+// Calls the library; notes the time by calling `mark`.
+using RecordedWork = std::function<void(const std::function<void()>& mark)>;
 
 class DeviceContext {
  public:
@@ -22,6 +38,10 @@ class DeviceContext {
   // Both are complete when they return.
   virtual void upload(void* to, const void* from, std::int64_t bytes) = 0;
   virtual void download(void* to, const void* from, std::int64_t bytes) = 0;
+  // Within the device, in stream order.
+  virtual void copy(void* to, const void* from, std::int64_t bytes) = 0;
+  // What `work` enqueues on stream(). Pointers that it passes on must stay valid.
+  [[nodiscard]] virtual std::unique_ptr<Recording> record(RecordedWork work) = 0;
   // Waits for the stream and throws RunError if the work on it failed.
   virtual void synchronize() = 0;
 };
@@ -60,6 +80,7 @@ class Buffer {
   }
 
   [[nodiscard]] void* data() const noexcept { return data_; }
+  [[nodiscard]] void* at(std::int64_t byte) const noexcept { return static_cast<std::byte*>(data_) + byte; }
   [[nodiscard]] std::int64_t bytes() const noexcept { return bytes_; }
   [[nodiscard]] MemoryView memory() const noexcept { return {data_, bytes_, device_->device()}; }
 
