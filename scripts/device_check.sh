@@ -82,8 +82,8 @@ stage_repeat() {
 stage_sanitize() {
   local failed=0 tool share log
   for tool in memcheck synccheck racecheck initcheck; do
-    run_shares "sanitize-$tool" 110 4 "$sanitizer" --tool "$tool" "$here/bin/test_device" --gtest_filter='*Sanitize*' \
-      --gtest_brief=1 || failed=1
+    run_shares "sanitize-$tool" 110 8 "$sanitizer" --tool "$tool" --print-limit 100000 "$here/bin/test_device" \
+      --gtest_filter='*Sanitize*' --gtest_brief=1 || failed=1
     for log in "$results/sanitize-$tool"-?.log; do
       python3 "$here/scripts/sanitizer_findings.py" "$tool" "$log" "$here/share/sanitizer_exceptions.txt" || failed=1
     done

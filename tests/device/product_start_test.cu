@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kColumns = 128, kSteps = 4, kWarpRows = 64 / 4, kSlices = kColumns / 64, kSliceBytes = 64 * 128;
 constexpr std::uint32_t kOnes = 0x3f803f80, kNans = 0x7fc07fc0;  // pairs of bf16
-constexpr auto kTransposed = static_cast<ptx::Major>(1);
+constexpr auto kTransposed = ptx::Major::mn;
 
 struct Lateness {
   unsigned sleep_ns;

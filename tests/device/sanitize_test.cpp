@@ -15,6 +15,8 @@ using reference::Problem;
 using reference::ProblemSpec;
 
 constexpr std::int64_t kRows = 30;
+// With one query token each: units of up to 16, up to 32 and more rows have kernels of their own.
+constexpr std::int32_t kHeadsOfKernels[] = {16, 32, 64};
 
 ProblemSpec small_spec(DType dtype) {
   ProblemSpec spec;
@@ -32,18 +34,20 @@ class SanitizePaths : public testing::TestWithParam<DType> {
 
 // Boxes of pages shorter than, as long as and longer than a block, joint and apart.
 TEST_P(SanitizePaths, Pages) {
-  for (const std::int32_t page_size : {16, 32, 64, 128}) {
-    ProblemSpec spec = small_spec(GetParam());
-    spec.page_size = page_size;
-    spec.joint_cache = spec.joint_q = page_size % 64 != 0;
-    check(spec);
+  for (const std::int32_t heads : kHeadsOfKernels) {
+    for (const std::int32_t page_size : {16, 32, 64, 128}) {
+      ProblemSpec spec = small_spec(GetParam());
+      spec.num_heads_q = heads, spec.page_size = page_size;
+      spec.joint_cache = spec.joint_q = page_size % 64 != 0;
+      check(spec);
+    }
   }
 }
 
 // Queries as one box, as boxes of whole tokens, of periods, and gathered.
 TEST_P(SanitizePaths, Queries) {
   for (const auto& [heads, heads_kv, queries] :
-       {std::tuple{16, 1, 1}, {16, 1, 3}, {128, 2, 2}, {6, 2, 2}, {9, 3, 2}, {126, 2, 2}, {128, 1, 3}}) {
+       {std::tuple{16, 1, 1}, {16, 1, 3}, {128, 2, 2}, {9, 3, 2}, {20, 2, 3}, {126, 2, 2}, {128, 1, 3}}) {
     ProblemSpec spec = small_spec(GetParam());
     spec.num_heads_q = heads, spec.num_heads_kv = heads_kv, spec.seqlen_q = queries;
     check(spec);
@@ -52,9 +56,11 @@ TEST_P(SanitizePaths, Queries) {
 
 // Large steps of the running maximum, so that accumulators are rescaled.
 TEST_P(SanitizePaths, Rescaling) {
-  ProblemSpec spec = small_spec(GetParam());
-  spec.lengths = {640}, spec.q_scale = 30;
-  check(spec);
+  for (const std::int32_t heads : kHeadsOfKernels) {
+    ProblemSpec spec = small_spec(GetParam());
+    spec.lengths = {640}, spec.q_scale = 30, spec.num_heads_q = heads;
+    check(spec);
+  }
 }
 
 // One unit in many splits: several warps of the merge share a row.

@@ -1,5 +1,8 @@
 // Faults on purpose. A build with FLASH_MLA_FAULTS can leave out one barrier or fence, chosen at run time, and sleeps
 // for random times at all of them; tests/device/faults shows that tests notice. In every other build this is nothing.
+//
+// Places. Of waits and arrivals: the barrier's first byte in dynamic shared memory. Of fences and named barriers: the
+// function that calls them, as a number.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +10,13 @@
 namespace flash_mla::ptx {
 
 enum class Operation : int { none, wait, arrive, fence, meet };
+
+// A name as a number (FNV-1a).
+__host__ __device__ constexpr std::uint32_t place_named(const char* name) {
+  std::uint32_t hash = 2166136261u;
+  for (; *name != 0; ++name) hash = (hash ^ static_cast<unsigned char>(*name)) * 16777619u;
+  return hash;
+}
 
 #ifdef FLASH_MLA_FAULTS
 
@@ -20,14 +30,10 @@ struct Fault {
 };
 static __constant__ Fault selected_fault;
 
-// Places of waits and arrivals: the barrier's first byte in dynamic shared memory.
 __device__ __forceinline__ std::uint32_t place_of(const void* barrier) {
   extern __shared__ unsigned char fault_origin[];
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(barrier) - __cvta_generic_to_shared(fault_origin));
 }
-// Of fences: the warpgroup.
-__device__ __forceinline__ std::uint32_t own_warpgroup() { return threadIdx.x / 128; }
-
 __device__ __forceinline__ bool left_out(Operation operation, std::uint32_t place) {
   if (selected_fault.longest_sleep_ns > 0) {
     const unsigned random =
@@ -41,7 +47,6 @@ __device__ __forceinline__ bool left_out(Operation operation, std::uint32_t plac
 #else
 
 __device__ constexpr std::uint32_t place_of(const void*) { return 0; }
-__device__ constexpr std::uint32_t own_warpgroup() { return 0; }
 __device__ constexpr bool left_out(Operation, std::uint32_t) { return false; }
 
 #endif

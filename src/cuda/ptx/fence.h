@@ -6,9 +6,9 @@
 namespace flash_mla::ptx {
 
 // Ordinary shared-memory accesses of this thread before it are visible to the copy engine's and tensor cores' accesses
-// that come after it (or after a barrier behind it).
-__device__ __forceinline__ void fence_async_shared() {
-  if (left_out(Operation::fence, own_warpgroup())) return;
+// that come after it (or after a barrier behind it). `caller` is left to its default.
+__device__ __forceinline__ void fence_async_shared(std::uint32_t caller = place_named(__builtin_FUNCTION())) {
+  if (left_out(Operation::fence, caller)) return;
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 

@@ -19,9 +19,11 @@ __device__ __forceinline__ void lower_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
 }
 
-// Named barrier `id` (1 .. 15; 0 is __syncthreads): `threads` threads in whole warps meet.
-__device__ __forceinline__ void sync_threads(int id, int threads) {
-  if (left_out(Operation::meet, static_cast<std::uint32_t>(id))) return;
+// Named barrier `id` (1 .. 15; 0 is __syncthreads): `threads` threads in whole warps meet. `caller` is left to its
+// default.
+__device__ __forceinline__ void sync_threads(int id, int threads,
+                                             std::uint32_t caller = place_named(__builtin_FUNCTION())) {
+  if (left_out(Operation::meet, caller)) return;
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 // Arrives without waiting; the counterpart waits with sync_threads.

@@ -1,21 +1,33 @@
-// See faulty_kernel.h.
+// See faulty_kernel.h. What the excuses mean is in docs/conventions.md.
 #define FLASH_MLA_FAULTS
 #include <cstddef>
-#include <cstdio>
 
 #include "cuda/sm90/common/launch.h"
 #include "cuda/sm90/dense_decode/kernel.h"
+#include "cuda/sm90/few_rows_decode/kernel.h"
 #include "device/faults/faulty_kernel.h"
 #include "device/gpu.h"
 
 namespace flash_mla::sm90 {
+namespace {
 
-// The linker finds it here and leaves the library's variant out.
+template <int Groups>
+DecodeKernel describe_few_rows() {
+  using Config = few_rows::Config<Groups>;
+  return {reinterpret_cast<const void*>(&few_rows::flash_fwd_splitkv_mla_kernel<__nv_bfloat16, Groups>),
+          Config::kThreads, static_cast<int>(sizeof(few_rows::SharedMemory<Groups>)), Groups * few_rows::kGroupRows,
+          Config::kThreadBlocks};
+}
+
+}  // namespace
+
+// The linker finds them here and leaves the library's variants out.
 DecodeKernel dense_decode_bf16_576_512() {
-  static std::atomic<std::uint64_t> prepared_devices;
-  return {reinterpret_cast<const void*>(&flash_fwd_splitkv_mla_kernel<__nv_bfloat16>), &prepared_devices, kThreads,
+  return {reinterpret_cast<const void*>(&flash_fwd_splitkv_mla_kernel<__nv_bfloat16>), kThreads,
           static_cast<int>(sizeof(SharedMemory)), kRows};
 }
+DecodeKernel few_rows_decode_bf16_576_512() { return describe_few_rows<1>(); }
+DecodeKernel two_groups_decode_bf16_576_512() { return describe_few_rows<2>(); }
 
 }  // namespace flash_mla::sm90
 
@@ -23,47 +35,92 @@ namespace flash_mla::test {
 namespace {
 
 using ptx::Operation;
-using sm90::SharedMemory;
 
-FaultCase fault(const char* name, Operation operation, std::size_t first, std::size_t last, const char* excuse = "") {
-  return {name, static_cast<int>(operation), static_cast<unsigned>(first), static_cast<unsigned>(last), excuse};
+constexpr const char* kKernelNames[] = {"dense", "few_rows", "two_groups"};
+constexpr const char* kProductWaits = "the product waits for all warps of its warpgroup";
+constexpr const char* kOnlySpeed = "it orders two products for speed; no result depends on it";
+constexpr const char* kNotSeen = "10,000 runs, warps asleep or late, show no difference";
+
+class Cases {
+ public:
+  explicit Cases(FaultyKernel kernel) : kernel_(kernel) {}
+
+  // Waits for and arrivals on the barriers in these bytes of shared memory.
+  void leave_out_barriers(const char* name, std::size_t first, std::size_t bytes, const char* wait_excuse = "") {
+    add(std::string(name) + "_wait", Operation::wait, first, bytes, wait_excuse);
+    add(std::string(name) + "_arrive", Operation::arrive, first, bytes, "");
+  }
+  // What this function calls.
+  void leave_out_fence(const char* function, const char* excuse = "") {
+    add(std::string(function) + "_fence", Operation::fence, ptx::place_named(function), 1, excuse);
+  }
+  void leave_out_meeting(const char* function, const char* excuse = "") {
+    add(std::string(function) + "_meet", Operation::meet, ptx::place_named(function), 1, excuse);
+  }
+  void append_to(std::vector<FaultCase>& all) const { all.insert(all.end(), cases_.begin(), cases_.end()); }
+
+ private:
+  void add(const std::string& name, Operation operation, std::size_t first, std::size_t count, const char* excuse) {
+    cases_.push_back({kernel_, std::string(kKernelNames[static_cast<int>(kernel_)]) + "_" + name,
+                      static_cast<int>(operation), static_cast<unsigned>(first),
+                      static_cast<unsigned>(first + count - 1), excuse});
+  }
+  FaultyKernel kernel_;
+  std::vector<FaultCase> cases_;
+};
+
+// Barriers that every kernel has.
+template <class SharedMemory>
+Cases common_cases(FaultyKernel kernel) {
+  using Ring = decltype(SharedMemory::ring);
+  using Pipeline = decltype(SharedMemory::kv);
+  constexpr std::size_t kRing = offsetof(SharedMemory, ring), kKv = offsetof(SharedMemory, kv);
+  Cases cases(kernel);
+  cases.leave_out_barriers("tile_dealt", kRing + offsetof(Ring, tile_dealt), sizeof(Ring::tile_dealt));
+  cases.leave_out_barriers("tile_finished", kRing + offsetof(Ring, tile_finished), sizeof(Ring::tile_finished));
+  cases.leave_out_barriers("k_landed", kKv + offsetof(Pipeline, k_landed), sizeof(Pipeline::k_landed));
+  cases.leave_out_barriers("k_released", kKv + offsetof(Pipeline, k_released), sizeof(Pipeline::k_released));
+  return cases;
+}
+
+Cases dense_cases() {
+  using sm90::SharedMemory;
+  constexpr std::size_t kBytes = sizeof(ptx::Barrier);
+  Cases cases = common_cases<SharedMemory>(FaultyKernel::dense);
+  cases.leave_out_barriers("q_landed", offsetof(SharedMemory, q_landed), kBytes);
+  cases.leave_out_barriers("q_released", offsetof(SharedMemory, q_released), kBytes);
+  cases.leave_out_barriers("scores_done", offsetof(SharedMemory, scores_done), kBytes, kOnlySpeed);
+  cases.leave_out_barriers("p_published", offsetof(SharedMemory, p_published), kBytes);
+  cases.leave_out_barriers("p_fetched", offsetof(SharedMemory, p_fetched), kBytes);
+  cases.leave_out_fence("gather_queries", kNotSeen);
+  cases.leave_out_fence("zero_rows_from", kNotSeen);
+  cases.leave_out_meeting("gather_queries");
+  cases.leave_out_meeting("zero_rows_from", kProductWaits);
+  return cases;
+}
+
+template <int Groups>
+Cases few_rows_cases(FaultyKernel kernel) {
+  Cases cases = common_cases<sm90::few_rows::SharedMemory<Groups>>(kernel);
+  cases.leave_out_fence("gather_queries", kNotSeen);
+  cases.leave_out_fence("write_probabilities");
+  cases.leave_out_meeting("gather_queries", kProductWaits);
+  cases.leave_out_meeting("reduce_rows");
+  cases.leave_out_meeting("write_probabilities", kProductWaits);
+  return cases;
 }
 
 }  // namespace
 
-#define FLASH_MLA_BARRIER_FAULT(barrier, operation, ...)                                \
-  fault(#barrier "_" #operation, Operation::operation, offsetof(SharedMemory, barrier), \
-        offsetof(SharedMemory, barrier) + sizeof(SharedMemory::barrier) - 1, ##__VA_ARGS__)
-
 const std::vector<FaultCase>& fault_cases() {
-  static const std::vector<FaultCase> cases = {
-      FLASH_MLA_BARRIER_FAULT(tile_dealt, wait),
-      FLASH_MLA_BARRIER_FAULT(tile_dealt, arrive),
-      FLASH_MLA_BARRIER_FAULT(tile_finished, wait),
-      FLASH_MLA_BARRIER_FAULT(tile_finished, arrive),
-      FLASH_MLA_BARRIER_FAULT(q_landed, wait),
-      FLASH_MLA_BARRIER_FAULT(q_landed, arrive),
-      FLASH_MLA_BARRIER_FAULT(q_released, wait),
-      FLASH_MLA_BARRIER_FAULT(q_released, arrive),
-      FLASH_MLA_BARRIER_FAULT(k_landed, wait),
-      FLASH_MLA_BARRIER_FAULT(k_landed, arrive),
-      FLASH_MLA_BARRIER_FAULT(k_released, wait),
-      FLASH_MLA_BARRIER_FAULT(k_released, arrive),
-      FLASH_MLA_BARRIER_FAULT(scores_done, wait, "it orders two products for speed; no result depends on it"),
-      FLASH_MLA_BARRIER_FAULT(scores_done, arrive),
-      FLASH_MLA_BARRIER_FAULT(p_published, wait),
-      FLASH_MLA_BARRIER_FAULT(p_published, arrive),
-      FLASH_MLA_BARRIER_FAULT(p_fetched, wait),
-      FLASH_MLA_BARRIER_FAULT(p_fetched, arrive),
-      // Warpgroup 0 gathers queries, 1 and 2 set rows of V to zero; then wgmma reads them.
-      fault("gathered_queries_fence", Operation::fence, 0, 0, "10,000 runs with random sleeps show no difference"),
-      fault("zeroed_values_left_fence", Operation::fence, 1, 1, "10,000 runs with random sleeps show no difference"),
-      fault("zeroed_values_right_fence", Operation::fence, 2, 2, "10,000 runs with random sleeps show no difference"),
-      fault("gathered_queries_meet", Operation::meet, sm90::kScoresBarrier, sm90::kScoresBarrier),
-      fault("zeroed_values_left_meet", Operation::meet, sm90::kValuesBarrier, sm90::kValuesBarrier),
-      fault("zeroed_values_right_meet", Operation::meet, sm90::kValuesBarrier + 1, sm90::kValuesBarrier + 1),
-  };
-  return cases;
+  static const std::vector<FaultCase> all = [] {
+    std::vector<FaultCase> cases;
+    dense_cases().append_to(cases);
+    few_rows_cases<1>(FaultyKernel::few_rows).append_to(cases);
+    few_rows_cases<2>(FaultyKernel::two_groups).append_to(cases);
+    return cases;
+  }();
+  return all;
 }
 
 void select_fault(const FaultCase* fault, const Sleeps& sleeps) {

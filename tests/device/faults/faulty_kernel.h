@@ -1,4 +1,4 @@
-// The bf16 decode kernel with faults that can be chosen at run time. It takes the place of the library's in this
+// The bf16 decode kernels with faults that can be chosen at run time. They take the place of the library's in this
 // program.
 #pragma once
 
@@ -7,8 +7,11 @@
 
 namespace flash_mla::test {
 
+enum class FaultyKernel { dense, few_rows, two_groups };
+
 // One operation that can be left out.
 struct FaultCase {
+  FaultyKernel kernel = FaultyKernel::dense;
   std::string name;
   int operation = 0;
   unsigned first = 0, last = 0;  // places, see cuda/ptx/faults.h
