@@ -130,9 +130,8 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   params.partial_lse = layout.partial_lse(scratch);
   params.scale_log2 = problem.softmax_scale * kLog2e;
 
-  static cuda::DeviceBits allowed[2] = {};
   FLASH_MLA_TRY(cuda::set_attribute_once(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         kernel.shared_memory_bytes, allowed[problem.dtype == DType::f16]));
+                                         kernel.shared_memory_bytes, *kernel.prepared_devices));
   void* arguments[] = {&maps, &params};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(num_parts * params.cohort));
