@@ -2,34 +2,11 @@
 #define FLASH_MLA_FAULTS
 #include <cstddef>
 
-#include "cuda/sm90/common/launch.h"
-#include "cuda/sm90/dense_decode/kernel.h"
-#include "cuda/sm90/few_rows_decode/kernel.h"
+// The linker finds these variants here and leaves the library's out.
+#include "dense_decode_bf16_576_512.cu"
 #include "device/faults/faulty_kernel.h"
 #include "device/gpu.h"
-
-namespace flash_mla::sm90 {
-namespace {
-
-template <int Groups>
-DecodeKernel describe_few_rows() {
-  using Config = few_rows::Config<Groups>;
-  return {reinterpret_cast<const void*>(&few_rows::flash_fwd_splitkv_mla_kernel<__nv_bfloat16, Groups>),
-          Config::kThreads, static_cast<int>(sizeof(few_rows::SharedMemory<Groups>)), Groups * few_rows::kGroupRows,
-          Config::kThreadBlocks};
-}
-
-}  // namespace
-
-// The linker finds them here and leaves the library's variants out.
-DecodeKernel dense_decode_bf16_576_512() {
-  return {reinterpret_cast<const void*>(&flash_fwd_splitkv_mla_kernel<__nv_bfloat16>), kThreads,
-          static_cast<int>(sizeof(SharedMemory)), kRows};
-}
-DecodeKernel few_rows_decode_bf16_576_512() { return describe_few_rows<1>(); }
-DecodeKernel two_groups_decode_bf16_576_512() { return describe_few_rows<2>(); }
-
-}  // namespace flash_mla::sm90
+#include "few_rows_decode_bf16_576_512.cu"
 
 namespace flash_mla::test {
 namespace {
