@@ -1,0 +1,17 @@
+# At installation: copies the shared libraries that the package's library needs beside it, each under the name that is
+# asked for. Left out: what every Linux has (manylinux' list) and what other packages bring (tvm-ffi).
+set(folder ${CMAKE_INSTALL_PREFIX}/flash_mla/lib)
+file(GET_RUNTIME_DEPENDENCIES
+  MODULES ${folder}/libflash_mla_python.so
+  RESOLVED_DEPENDENCIES_VAR found
+  UNRESOLVED_DEPENDENCIES_VAR missing
+  PRE_EXCLUDE_REGEXES "^libtvm_ffi\\.so" "^lib(c|m|dl|rt|pthread|stdc\\+\\+|gcc_s)\\.so" "^ld-linux")
+if(missing)
+  message(FATAL_ERROR "Shared libraries were not found: ${missing}")
+endif()
+foreach(library ${found})
+  get_filename_component(name ${library} NAME)
+  file(REAL_PATH ${library} real)
+  message(STATUS "Copying ${real} as ${name}")
+  file(COPY_FILE ${real} ${folder}/${name} ONLY_IF_DIFFERENT)
+endforeach()

@@ -1,0 +1,59 @@
+"""NumPy arrays, on the CPU. bf16 is ml_dtypes.bfloat16, which DLPack does not let NumPy pass: it goes as uint16."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import numpy as np
+
+from ._frameworks import Framework
+from ._library import tvm_ffi
+
+try:
+    import ml_dtypes
+
+    _BFLOAT16: Optional[np.dtype] = np.dtype(ml_dtypes.bfloat16)
+except ImportError:
+    _BFLOAT16 = None
+
+
+class NumpyFramework(Framework):
+    name = "numpy"
+    int32 = np.dtype(np.int32)
+    float32 = np.dtype(np.float32)
+    float16 = np.dtype(np.float16)
+
+    @property
+    def bfloat16(self) -> np.dtype:  # type: ignore[override]
+        if _BFLOAT16 is None:
+            raise ImportError("NumPy has no bf16 of its own; install ml_dtypes")
+        return _BFLOAT16
+
+    def empty(self, shape: tuple[int, ...], dtype: Any, device: Any, stream: Optional[int] = None) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    def export(self, array: Any, stream: int) -> Any:
+        if array.dtype == _BFLOAT16:
+            array = array.view(np.uint16)
+        if array.flags.writeable:
+            return array
+        # Only DLPack 1 can say that an array is read-only.
+        try:
+            return tvm_ffi.from_dlpack(array.__dlpack__(max_version=(1, 0)))
+        except TypeError:
+            raise ValueError("an array is read-only, which NumPy before 2.1 cannot pass on; give a copy") from None
+
+    def wrap(self, tensor: Any) -> np.ndarray:
+        if str(tensor.dtype) != "bfloat16":
+            return np.from_dlpack(tensor)
+        raise NotImplementedError
+
+    def stack(self, arrays: list[Any]) -> np.ndarray:
+        return np.stack(arrays)
+
+    def from_host(self, array: Any, device: Any) -> np.ndarray:
+        return array
+
+
+def make(name: str) -> NumpyFramework:
+    return NumpyFramework()
