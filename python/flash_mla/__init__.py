@@ -7,6 +7,7 @@ PagedKVCache, merge, ...). docs/python.md of the project describes both.
 from __future__ import annotations
 
 from ._decode import append_kv, copy_pages, decode, merge, num_splits, schedule
+from ._frameworks import prepare_torch as _prepare_torch
 from ._library import library as _library
 from ._plan import Plan, PlanConfig, plan
 from .flash_mla_interface import (
@@ -20,6 +21,7 @@ from .flash_mla_interface import (
 )
 
 __version__: str = str(_library.version())
+_prepare_torch()
 
 __all__ = [
     "FlashMLASchedMeta",

@@ -94,6 +94,8 @@ def schedule(
         ValueError, TypeError: an argument is wrong; on the CPU also a length that is negative.
     """
     framework = framework_of(cache_seqlens, "cache_seqlens")
+    if framework.compiling():
+        return framework.compiled.schedule(plan, cache_seqlens, cu_seqlens_q, seqlen_q, out)  # type: ignore[attr-defined]
     handle = framework.stream(stream)
     out = run_schedule(framework, plan, cache_seqlens, cu_seqlens_q, seqlen_q, out, handle)
     framework.finish(handle)
@@ -217,6 +219,8 @@ def merge(partials: Sequence[tuple[Any, Any]], *, stream: Optional[int] = None) 
     if not partials:
         raise ValueError("partials is empty; expected at least one (out, lse)")
     framework = framework_of(partials[0][0], "partials[0][0]")
+    if framework.compiling():
+        return framework.compiled.merge(partials)  # type: ignore[attr-defined]
     handle = framework.stream(stream)
     outs = framework.stack([out for out, _ in partials])  # [n, b, s_q, h_q, 512] or [n, total_q, h_q, 512]
     # Rows of out are (query token, head); lse has the head first.
@@ -255,6 +259,8 @@ def append_kv(c_kv: Any, k_pe: Any, cache: Parts, slot_mapping: Any, *, stream: 
     """
     joint, rope = two_parts("cache", cache)
     framework = framework_of(joint, "cache")
+    if framework.compiling():
+        return framework.compiled.append_kv(c_kv, k_pe, joint, rope, slot_mapping)  # type: ignore[attr-defined]
     handle = framework.stream(stream)
     library.append_kv(*export_all(framework, (c_kv, k_pe, joint, rope, slot_mapping), handle), handle)
     framework.finish(handle)
@@ -273,6 +279,8 @@ def copy_pages(cache: Any, page_pairs: Any, *, stream: Optional[int] = None) -> 
         ValueError, TypeError: an argument is wrong; on the CPU also ids out of range.
     """
     framework = framework_of(cache, "cache")
+    if framework.compiling():
+        return framework.compiled.copy_pages(cache, page_pairs)  # type: ignore[attr-defined]
     handle = framework.stream(stream)
     library.copy_pages(*export_all(framework, (cache, page_pairs), handle), handle)
     framework.finish(handle)

@@ -7,6 +7,7 @@ _gpu_arrays.py; each is imported when an array of it comes, never before.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any, Optional
 
 from ._library import tvm_ffi
@@ -104,6 +105,14 @@ def _find(array: Any, argument: str) -> Framework:
         f"{argument} is a {type(array).__module__}.{type(array).__qualname__}; "
         "expected an array of PyTorch, NumPy, CuPy or JAX"
     )
+
+
+def prepare_torch() -> None:
+    """Makes PyTorch known, if it is loaded, before a first call that a compiler traces: tracing cannot import."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "Tensor"):
+        for kind in (torch.Tensor, torch.nn.Parameter):
+            _by_type[kind] = framework_named("torch")
 
 
 def framework_of_dtype(dtype: Any) -> Optional[Framework]:

@@ -14,7 +14,6 @@ from ._plan import HEAD_DIM, LATENT_DIM, RECORD_INTS, Plan, PlanConfig, _plans, 
 
 # The library's names of arguments and this interface's.
 _RENAMED = (("kv_cache", "k_cache"), ("schedule_memory", "tile_scheduler_metadata"), ("schedule ", "tile_scheduler_metadata "))
-_NOT_GIVEN: Any = object()
 
 
 class FlashMLASchedMeta:
@@ -38,13 +37,13 @@ class FlashMLASchedMeta:
 
 def get_mla_metadata(
     cache_seqlens: Any = None,
-    num_q_tokens_per_head_k: Any = _NOT_GIVEN,
+    num_q_tokens_per_head_k: Any = None,
     num_heads_k: Optional[int] = None,
     num_heads_q: Optional[int] = None,
     is_fp8_kvcache: bool = False,
     topk: Optional[int] = None,
     *,
-    num_heads_per_head_k: Any = _NOT_GIVEN,
+    num_heads_per_head_k: Any = None,
 ) -> tuple[Any, Any]:
     """Metadata that the layers of one step share. Without arguments: an object that the first decode fills.
 
@@ -64,13 +63,13 @@ def get_mla_metadata(
         NotImplementedError: FP8 caches, sparse attention.
     """
     _refuse_unbuilt(is_fp8_kvcache=is_fp8_kvcache, topk=topk)
-    if num_heads_per_head_k is not _NOT_GIVEN:
-        if num_q_tokens_per_head_k is not _NOT_GIVEN:
+    if num_heads_per_head_k is not None:
+        if num_q_tokens_per_head_k is not None:
             raise TypeError("num_heads_per_head_k and num_q_tokens_per_head_k are two names of one argument")
         num_q_tokens_per_head_k = num_heads_per_head_k
-    if cache_seqlens is None and num_q_tokens_per_head_k is _NOT_GIVEN and num_heads_k is None:
+    if cache_seqlens is None and num_q_tokens_per_head_k is None and num_heads_k is None:
         return FlashMLASchedMeta(), None
-    if num_q_tokens_per_head_k is _NOT_GIVEN or num_heads_k is None:
+    if num_q_tokens_per_head_k is None or num_heads_k is None:
         raise TypeError("get_mla_metadata takes no arguments, or cache_seqlens, num_q_tokens_per_head_k and num_heads_k")
     framework = framework_of(cache_seqlens, "cache_seqlens")
     if framework.compiling():
@@ -179,6 +178,8 @@ def _decode(
 ) -> tuple[Any, Any]:
     stream = framework.stream(None)
     device = framework.device_of(q)
+    if isinstance(metadata, FlashMLASchedMeta) and metadata.have_initialized and metadata.config is None:
+        metadata = metadata.tile_scheduler_metadata  # filled by compiled code
     if isinstance(metadata, FlashMLASchedMeta):
         plan = plan_for(framework, q, k_cache, causal, False, q.shape[0], 0, 0)
         schedule = _fill(framework, metadata, plan, q.shape[1], cache_seqlens, stream)
