@@ -20,13 +20,13 @@ __host__ __device__ constexpr std::uint32_t place_named(const char* name) {
 
 #ifdef FLASH_MLA_FAULTS
 
-// Leaves out `operation` at places first .. last. All warps sleep now and then, for random times; one may be late at
-// every place, always by the same time.
+// Leaves out `operation` at places first .. last. All warps sleep now and then, for random times; or only one does, so
+// that it is late and all others are not.
 struct Fault {
   Operation operation;
   std::uint32_t first, last;
   std::uint32_t longest_sleep_ns;
-  std::uint32_t late_warp, late_ns;
+  std::int32_t sleeping_warp;  // -1: all
 };
 static __constant__ Fault selected_fault;
 
@@ -36,11 +36,11 @@ __device__ __forceinline__ std::uint32_t place_of(const void* barrier) {
 }
 __device__ __forceinline__ bool left_out(Operation operation, std::uint32_t place) {
   if (selected_fault.longest_sleep_ns > 0) {
-    const unsigned random =
-        (static_cast<unsigned>(clock64() >> 3) ^ (threadIdx.x / 32 + 37 * blockIdx.x)) * 2654435761u;
-    if (random >> 29 == 0) __nanosleep((random >> 5) % selected_fault.longest_sleep_ns);
+    const unsigned warp = threadIdx.x / 32;
+    const unsigned random = (static_cast<unsigned>(clock64() >> 3) ^ (warp + 37 * blockIdx.x)) * 2654435761u;
+    const bool sleeps = selected_fault.sleeping_warp < 0 || warp == selected_fault.sleeping_warp;
+    if (sleeps && random >> 29 == 0) __nanosleep((random >> 5) % selected_fault.longest_sleep_ns);
   }
-  if (selected_fault.late_ns > 0 && threadIdx.x / 32 == selected_fault.late_warp) __nanosleep(selected_fault.late_ns);
   return operation == selected_fault.operation && place >= selected_fault.first && place <= selected_fault.last;
 }
 

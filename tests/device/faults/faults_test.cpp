@@ -29,7 +29,7 @@ using reference::ProblemSpec;
 
 constexpr int kRuns = 10000, kRunsBetweenLooks = 100;
 constexpr unsigned kMostSeconds = 100;
-constexpr unsigned kWarps = 16, kLateNs = 5000;
+constexpr int kWarps = 16;
 enum Outcome : int { kUnseen = 0, kDiffered = 1, kGpuFailed = 2, kWaited = 3, kBroken = 4 };
 constexpr const char* kOutcomeNames[] = {"not noticed", "results differ", "the GPU fails", "it waits for ever",
                                          "broken"};
@@ -81,7 +81,7 @@ void wait_or_leave(cudaStream_t stream) {
   FLASH_MLA_REQUIRE(state);
 }
 
-// By turns: none, random ones of two lengths, and one warp after the other that is late at every place.
+// By turns: none, random ones of two lengths, and of one warp after the other.
 Sleeps sleeps_of(int look) {
   switch (look % 4) {
     case 0:
@@ -91,7 +91,7 @@ Sleeps sleeps_of(int look) {
     case 2:
       return {.longest_ns = 500};
     default:
-      return {.late_warp = static_cast<unsigned>(look / 4) % kWarps, .late_ns = kLateNs};
+      return {.longest_ns = 4000, .warp = look / 4 % kWarps};
   }
 }
 

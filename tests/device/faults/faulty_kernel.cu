@@ -106,8 +106,7 @@ void select_fault(const FaultCase* fault, const Sleeps& sleeps) {
     selected.operation = static_cast<Operation>(fault->operation);
     selected.first = fault->first, selected.last = fault->last;
   }
-  selected.longest_sleep_ns = sleeps.longest_ns;
-  selected.late_warp = sleeps.late_warp, selected.late_ns = sleeps.late_ns;
+  selected.longest_sleep_ns = sleeps.longest_ns, selected.sleeping_warp = sleeps.warp;
   FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
   FLASH_MLA_REQUIRE(cudaMemcpyToSymbol(ptx::selected_fault, &selected, sizeof selected));
   FLASH_MLA_REQUIRE(cudaDeviceSynchronize());

@@ -21,10 +21,10 @@ struct FaultCase {
 
 [[nodiscard]] const std::vector<FaultCase>& fault_cases();
 
-// How long warps sleep at barriers and fences: all of them at random, and one always.
+// Random sleeps of warps at barriers and fences.
 struct Sleeps {
   unsigned longest_ns = 0;
-  unsigned late_warp = 0, late_ns = 0;
+  int warp = -1;  // the only one that sleeps; -1: all do
 };
 
 // For kernels launched from now on; null: no fault.
