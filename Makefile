@@ -1,7 +1,7 @@
 # The two commands of this project are `make demo` and `make test`; each sets up what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cpu sanitize check format device-package device-check clean
+.PHONY: help setup demo test test-cpu test-torch sanitize check format device-package device-check clean
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -17,6 +17,9 @@ test: setup  ## Build and run every test: optimised, ASan + UBSan, TSan
 
 test-cpu: setup  ## Tests of the CPU library alone, with assertions and debug information
 	@scripts/test.sh cpu-debug
+
+test-torch: setup  ## Test the Python package with PyTorch and run the transformers example; keeps 5 GB in ~/.cache/flash_mla
+	@scripts/test_torch.sh
 
 sanitize: setup  ## Tests under the sanitizers alone
 	@scripts/test.sh cpu-asan cpu-tsan

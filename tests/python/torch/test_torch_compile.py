@@ -159,7 +159,7 @@ def test_native_functions_in_a_full_graph(device):
 def test_native_operators_keep_the_rules(device):
     problem = make_problem([100, 3, 0], device=device, s_q=2, h_q=16, causal=True)
     q, cache, block_table, seqlens, scale = arguments(problem)
-    out, lse = torch.empty_like(q[..., :512]).contiguous(), torch.empty(3, 16, 2, device=device)
+    out, lse = torch.randn_like(q[..., :512]).contiguous(), torch.randn(3, 16, 2, device=device)
     ops = torch.ops.flash_mla
     torch.library.opcheck(
         ops.decode.default,
