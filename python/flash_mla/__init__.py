@@ -6,6 +6,7 @@ PagedKVCache, merge, ...). docs/python.md of the project describes both.
 
 from __future__ import annotations
 
+from ._cache import CacheStats, PagedKVCache
 from ._decode import append_kv, copy_pages, decode, merge, num_splits, schedule
 from ._frameworks import prepare_torch as _prepare_torch
 from ._library import library as _library
@@ -24,7 +25,9 @@ __version__: str = str(_library.version())
 _prepare_torch()
 
 __all__ = [
+    "CacheStats",
     "FlashMLASchedMeta",
+    "PagedKVCache",
     "Plan",
     "PlanConfig",
     "append_kv",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Optional, Sequence, Union
 
 from ._frameworks import Framework, framework_of
@@ -231,14 +232,10 @@ def merge(partials: Sequence[tuple[Any, Any]], *, stream: Optional[int] = None) 
             f"partials have out of shape {shape}, so that lse, its last dimensions exchanged, is {shape[:-1]}; "
             f"got {tuple(lses.shape[1:])}"
         )
-    flat_lses = framework.empty((shards, *shape[:-1]), framework.float32, device, handle)
-    flat_lses[...] = lses
-    rows = 1
-    for size in shape[:-1]:
-        rows *= size
+    rows = math.prod(shape[:-1])
     out = framework.empty((rows, shape[-1]), outs.dtype, device, handle)
     lse = framework.empty((rows,), framework.float32, device, handle)
-    arrays = (outs.reshape(shards, rows, shape[-1]), flat_lses.reshape(shards, rows), out, lse)
+    arrays = (outs.reshape(shards, rows, shape[-1]), framework.contiguous(lses).reshape(shards, rows), out, lse)
     library.merge(*export_all(framework, arrays, handle), handle)
     framework.finish(handle)
     return out.reshape(shape), framework.swap_axes(lse.reshape(shape[:-1]), -1, -2)

@@ -10,8 +10,6 @@ import importlib
 import sys
 from typing import Any, Optional
 
-from ._library import tvm_ffi
-
 CURRENT_STREAM = -1  # what the library takes for "the stream that the framework works on"
 DLPACK_CPU, DLPACK_CUDA = 1, 2
 _PACKAGES = {"numpy": "._numpy", "torch": "._torch", "cupy": "._gpu_arrays", "jax": "._gpu_arrays", "jaxlib": "._gpu_arrays"}
@@ -22,6 +20,7 @@ class Framework:
 
     name = ""
     direct = False  # arrays go to tvm-ffi as they are, without export()
+    has_bfloat16 = True  # else bf16 passes as uint16
     int32: Any
     float32: Any
     bfloat16: Any
@@ -34,6 +33,10 @@ class Framework:
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Any, stream: Optional[int] = None) -> Any:
         """A new array, not initialised. `device` is what device_of returned."""
         raise NotImplementedError
+
+    def device_named(self, kind: int, index: int) -> Any:
+        """The framework's own name of a device that DLPack calls (kind, index)."""
+        return None
 
     def device_of(self, array: Any) -> Any:
         """The framework's own name of the device; hashable."""
@@ -51,8 +54,20 @@ class Framework:
         """What tvm-ffi takes in place of an array."""
         return array
 
+    def new(self, like: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        """`empty` on the device and by default of the dtype of an array; for calls that count microseconds."""
+        return self.empty(shape, like.dtype if dtype is None else dtype, self.device_of(like))
+
     def wrap(self, tensor: Any) -> Any:
         """An array that shares the memory of a tvm-ffi tensor and keeps it alive."""
+        raise NotImplementedError
+
+    def host_empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """A new array on the host, which export() takes and to_device() copies. `dtype`: "int32" or "int64"."""
+        raise NotImplementedError
+
+    def to_device(self, array: Any, device: Any, stream: int) -> Any:
+        """A copy on a device of what host_empty returned; the array itself where that is the host."""
         raise NotImplementedError
 
     def scratch(self, plan: Any, device: Any, stream: int) -> Any:
@@ -70,9 +85,9 @@ class Framework:
         """A view with two axes exchanged."""
         return array.swapaxes(a, b)
 
-    def from_host(self, array: Any, device: Any) -> Any:
-        """A copy of a NumPy-like tvm-ffi tensor on a device."""
-        raise NotImplementedError
+    def contiguous(self, array: Any) -> Any:
+        """The array, or a copy without gaps in row-major order."""
+        return array
 
 
 _by_type: dict[type, Framework] = {}
@@ -113,14 +128,3 @@ def prepare_torch() -> None:
     if torch is not None and hasattr(torch, "Tensor"):
         for kind in (torch.Tensor, torch.nn.Parameter):
             _by_type[kind] = framework_named("torch")
-
-
-def framework_of_dtype(dtype: Any) -> Optional[Framework]:
-    """The framework whose dtype this is, if it says so."""
-    package = type(dtype).__module__.partition(".")[0]
-    return framework_named(package) if package in ("torch", "numpy") else None
-
-
-def is_tensor(value: Any) -> bool:
-    """Whether a value is a tvm-ffi tensor."""
-    return isinstance(value, tvm_ffi.Tensor)

@@ -19,6 +19,7 @@ except ImportError:
 
 class NumpyFramework(Framework):
     name = "numpy"
+    has_bfloat16 = False
     int32 = np.dtype(np.int32)
     float32 = np.dtype(np.float32)
     float16 = np.dtype(np.float16)
@@ -44,15 +45,32 @@ class NumpyFramework(Framework):
             raise ValueError("an array is read-only, which NumPy before 2.1 cannot pass on; give a copy") from None
 
     def wrap(self, tensor: Any) -> np.ndarray:
-        if str(tensor.dtype) != "bfloat16":
-            return np.from_dlpack(tensor)
-        raise NotImplementedError
+        array = np.asarray(_Memory(tensor))  # np.from_dlpack makes read-only arrays before NumPy 2.1
+        return array.view(self.bfloat16) if array.dtype == np.uint16 else array
+
+    def host_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+    def to_device(self, array: np.ndarray, device: Any, stream: int) -> np.ndarray:
+        return array
 
     def stack(self, arrays: list[Any]) -> np.ndarray:
         return np.stack(arrays)
 
-    def from_host(self, array: Any, device: Any) -> np.ndarray:
-        return array
+    def contiguous(self, array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(array)
+
+
+class _Memory:
+    """A tvm-ffi tensor of the host, contiguous, in NumPy's array protocol."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        dtype = np.dtype(str(self.tensor.dtype)).str
+        return {"version": 3, "shape": tuple(self.tensor.shape), "typestr": dtype, "data": (self.tensor.data_ptr(), False)}
 
 
 def make(name: str) -> NumpyFramework:

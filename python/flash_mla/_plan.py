@@ -12,7 +12,8 @@ ROPE_DIM = 64
 HEAD_DIM = LATENT_DIM + ROPE_DIM  # width of a query row and of a cached token
 RECORD_INTS = 8  # a schedule is int32 [num_parts + 2, 8]: a header, a record per part, the end
 
-_DTYPES = {"float32": 0, "f32": 0, "bfloat16": 1, "bf16": 1, "float16": 2, "f16": 2}
+# uint16: the bits of bf16, for frameworks without it
+_DTYPES = {"float32": 0, "f32": 0, "bfloat16": 1, "bf16": 1, "uint16": 1, "float16": 2, "f16": 2}
 _NAMES = ("float32", "bfloat16", "float16")
 
 

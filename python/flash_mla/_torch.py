@@ -35,6 +35,12 @@ class TorchFramework(Framework):
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Any, stream: Optional[int] = None) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
 
+    def new(self, like: torch.Tensor, shape: tuple[int, ...], dtype: Optional[torch.dtype] = None) -> torch.Tensor:
+        return like.new_empty(shape, dtype=dtype)
+
+    def device_named(self, kind: int, index: int) -> torch.device:
+        return torch.device("cpu") if kind == DLPACK_CPU else torch.device("cuda", index)
+
     def device_of(self, array: torch.Tensor) -> torch.device:
         return array.device
 
@@ -62,8 +68,14 @@ class TorchFramework(Framework):
     def stack(self, arrays: list[Any]) -> torch.Tensor:
         return torch.stack(arrays)
 
-    def from_host(self, array: Any, device: Any) -> torch.Tensor:
-        return torch.from_numpy(array).to(device)
+    def contiguous(self, array: torch.Tensor) -> torch.Tensor:
+        return array.contiguous()
+
+    def host_empty(self, shape: tuple[int, ...], dtype: Any) -> torch.Tensor:
+        return torch.empty(shape, dtype=getattr(torch, dtype))
+
+    def to_device(self, array: torch.Tensor, device: Any, stream: int) -> torch.Tensor:
+        return array.to(device)
 
 
 # ---- What a traced call becomes ----------------------------------------------------------------------------------

@@ -177,7 +177,6 @@ def _decode(
     framework: Any, q: Any, k_cache: Any, block_table: Any, cache_seqlens: Any, metadata: Any, scale: float, causal: bool
 ) -> tuple[Any, Any]:
     stream = framework.stream(None)
-    device = framework.device_of(q)
     if isinstance(metadata, FlashMLASchedMeta) and metadata.have_initialized and metadata.config is None:
         metadata = metadata.tile_scheduler_metadata  # filled by compiled code
     if isinstance(metadata, FlashMLASchedMeta):
@@ -187,8 +186,8 @@ def _decode(
         plan = _plan_of_metadata(framework, q, k_cache, causal, metadata)
         schedule = metadata
     b, s_q, h_q, _ = q.shape
-    out = framework.empty((b, s_q, h_q, LATENT_DIM), q.dtype, device)
-    lse = framework.empty((b, h_q, s_q), framework.float32, device)
+    out = framework.new(q, (b, s_q, h_q, LATENT_DIM))
+    lse = framework.new(q, (b, h_q, s_q), framework.float32)
     run_decode(
         framework, plan, q, None, k_cache, None, block_table, cache_seqlens, None, out, lse, scale, schedule, stream
     )
