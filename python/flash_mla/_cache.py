@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
 
 from ._frameworks import CURRENT_STREAM, DLPACK_CUDA, framework_named
 from ._library import library

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import Any, Optional, Union
 
 from ._frameworks import Framework, framework_of
 from ._library import library
@@ -45,10 +46,12 @@ def run_decode(
     """Enqueues decode; every argument is there."""
     scratch = framework.scratch(plan, framework.device_of(q), stream)
     if not framework.direct:
-        q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, schedule, scratch = export_all(
-            framework,
-            (q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, schedule, scratch),
-            stream,
+        q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, schedule, scratch = (
+            export_all(
+                framework,
+                (q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, schedule, scratch),
+                stream,
+            )
         )
     library.decode(
         plan.handle, q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, softmax_scale,

@@ -12,7 +12,13 @@ from typing import Any, Optional
 
 CURRENT_STREAM = -1  # what the library takes for "the stream that the framework works on"
 DLPACK_CPU, DLPACK_CUDA = 1, 2
-_PACKAGES = {"numpy": "._numpy", "torch": "._torch", "cupy": "._gpu_arrays", "jax": "._gpu_arrays", "jaxlib": "._gpu_arrays"}
+_PACKAGES = {
+    "numpy": "._numpy",
+    "torch": "._torch",
+    "cupy": "._gpu_arrays",
+    "jax": "._gpu_arrays",
+    "jaxlib": "._gpu_arrays",
+}
 
 
 class Framework:

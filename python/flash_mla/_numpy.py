@@ -70,7 +70,12 @@ class _Memory:
     @property
     def __array_interface__(self) -> dict[str, Any]:
         dtype = np.dtype(str(self.tensor.dtype)).str
-        return {"version": 3, "shape": tuple(self.tensor.shape), "typestr": dtype, "data": (self.tensor.data_ptr(), False)}
+        return {
+            "version": 3,
+            "shape": tuple(self.tensor.shape),
+            "typestr": dtype,
+            "data": (self.tensor.data_ptr(), False),
+        }
 
 
 def make(name: str) -> NumpyFramework:

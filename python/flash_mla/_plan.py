@@ -116,8 +116,16 @@ def plan(
     """
     return Plan(
         PlanConfig(
-            parse_device(device), dtype_name(dtype), max_batch, max_total_q, max_seqlen_q, num_heads_q, num_heads_kv,
-            page_size, bool(causal), num_parts,
+            parse_device(device),
+            dtype_name(dtype),
+            max_batch,
+            max_total_q,
+            max_seqlen_q,
+            num_heads_q,
+            num_heads_kv,
+            page_size,
+            bool(causal),
+            num_parts,
         )  # fmt: skip
     )
 

@@ -6,14 +6,19 @@ unchanged. What is not built yet raises NotImplementedError that names the featu
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from ._decode import run_decode, run_num_splits, run_schedule
 from ._frameworks import framework_of
 from ._plan import HEAD_DIM, LATENT_DIM, RECORD_INTS, Plan, PlanConfig, _plans, check_rank, plan_for, remember
 
 # The library's names of arguments and this interface's.
-_RENAMED = (("kv_cache", "k_cache"), ("schedule_memory", "tile_scheduler_metadata"), ("schedule ", "tile_scheduler_metadata "))
+_RENAMED = (
+    ("kv_cache", "k_cache"),
+    ("schedule_memory", "tile_scheduler_metadata"),
+    ("schedule ", "tile_scheduler_metadata "),
+    ("call schedule()", "call get_mla_metadata()"),
+)
 
 
 class FlashMLASchedMeta:
@@ -70,7 +75,9 @@ def get_mla_metadata(
     if cache_seqlens is None and num_q_tokens_per_head_k is None and num_heads_k is None:
         return FlashMLASchedMeta(), None
     if num_q_tokens_per_head_k is None or num_heads_k is None:
-        raise TypeError("get_mla_metadata takes no arguments, or cache_seqlens, num_q_tokens_per_head_k and num_heads_k")
+        raise TypeError(
+            "get_mla_metadata takes no arguments, or cache_seqlens, num_q_tokens_per_head_k and num_heads_k"
+        )
     framework = framework_of(cache_seqlens, "cache_seqlens")
     if framework.compiling():
         return framework.compiled.get_mla_metadata(  # type: ignore[attr-defined]
@@ -174,7 +181,14 @@ def flash_mla_with_kvcache(
 
 
 def _decode(
-    framework: Any, q: Any, k_cache: Any, block_table: Any, cache_seqlens: Any, metadata: Any, scale: float, causal: bool
+    framework: Any,
+    q: Any,
+    k_cache: Any,
+    block_table: Any,
+    cache_seqlens: Any,
+    metadata: Any,
+    scale: float,
+    causal: bool,
 ) -> tuple[Any, Any]:
     stream = framework.stream(None)
     if isinstance(metadata, FlashMLASchedMeta) and metadata.have_initialized and metadata.config is None:
@@ -225,8 +239,8 @@ def _plan_of_metadata(framework: Any, q: Any, k_cache: Any, causal: bool, metada
         return plan
     if plan.on_cuda:
         raise ValueError(
-            f"tile_scheduler_metadata.shape[0] is {shape[0]}; expected {plan.schedule_shape[0]}: it was made for another "
-            "s_q * h_q / h_kv or another device"
+            f"tile_scheduler_metadata.shape[0] is {shape[0]}; expected {plan.schedule_shape[0]}: it was made for "
+            "another s_q * h_q / h_kv or another device"
         )
     return plan_for(framework, q, k_cache, causal, False, q.shape[0], 0, shape[0] - 2)  # threads have changed
 
