@@ -68,7 +68,8 @@ class Step:
     block_table: Tensor  # int32 [b, pages]
     seqlens: Tensor  # int32 [b], new tokens included
     cu_seqlens_q: Tensor  # int32 [b + 1]
-    position_ids: Tensor  # int64 [1, sum of counts]
+    plan: flash_mla.Plan
+    schedule: Tensor  # how the step's work is shared out: once for all layers
 
 
 class PagedLatentAttention(nn.Module):
@@ -128,14 +129,17 @@ class Engine:
         block_table, seqlens = self.cache.tables(self.requests)
         starts = torch.tensor([0, *counts]).cumsum(0)
         positions = [torch.arange(old, old + new) for old, new in zip(self.lengths, counts)]
-        self.step = Step(
-            self.requests, counts, block_table, seqlens, starts.to(torch.int32).to(self.device),
-            torch.cat(positions).unsqueeze(0).to(self.device),
+        cu_seqlens_q = starts.to(torch.int32).to(self.device)
+        plan = flash_mla.plan(
+            max_batch=len(counts), max_total_q=sum(counts), max_seqlen_q=max(counts), num_heads_q=HEADS,
+            dtype=self.model.dtype, device=self.device, causal=True,
         )  # fmt: skip
+        schedule = flash_mla.schedule(plan, seqlens, cu_seqlens_q=cu_seqlens_q)
+        self.step = Step(self.requests, counts, block_table, seqlens, cu_seqlens_q, plan, schedule)
         self.lengths = [old + new for old, new in zip(self.lengths, counts)]
         hidden = self.model.model(
             input_ids=torch.cat(list(tokens)).unsqueeze(0).to(self.device),
-            position_ids=self.step.position_ids,
+            position_ids=torch.cat(positions).unsqueeze(0).to(self.device),
             attention_mask=torch.zeros(1, 1, 1, 1, device=self.device),  # of four dimensions: taken as it is, unused
             use_cache=False,
         ).last_hidden_state[0]
@@ -143,9 +147,10 @@ class Engine:
 
     def attend(self, q: Tensor, layer: int, scale: float) -> Tensor:
         """q [tokens, h, 576] -> [tokens, h, 512]; causal, since all new tokens are in the cache already."""
+        step = self.step
         out, _ = flash_mla.decode(
-            q, self.cache.layer(layer), self.step.block_table, self.step.seqlens, cu_seqlens_q=self.step.cu_seqlens_q,
-            max_seqlen_q=max(self.step.counts), softmax_scale=scale, causal=True,
+            q, self.cache.layer(layer), step.block_table, step.seqlens, cu_seqlens_q=step.cu_seqlens_q,
+            softmax_scale=scale, plan=step.plan, schedule=step.schedule,
         )  # fmt: skip
         return out
 
@@ -271,7 +276,7 @@ def main() -> int:
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=1)
-    print("all right" if figures["ok"] else "FAILED")
+    print("passed" if figures["ok"] else "FAILED")
     return 0 if figures["ok"] else 1
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All that needs a GPU, in stages that can be called alone and resumed. Runs inside the folder that device_package.sh made.
-# Usage: scripts/device_check.sh [--results FOLDER] [--again] [STAGE ...]     stages: tests repeat sanitize soak bench
+# Usage: scripts/device_check.sh [--results FOLDER] [--again] [STAGE ...]     stages: tests python repeat sanitize soak bench
 # A stage that this commit has passed is not run again with the same results folder (default: results, beside scripts),
 # unless --again is given.
 set -uo pipefail
@@ -12,12 +12,12 @@ while (($#)); do
   case $1 in
     --results) results=$2; shift ;;
     --again) again=yes ;;
-    tests | repeat | sanitize | soak | bench) stages+=("$1") ;;
+    tests | python | repeat | sanitize | soak | bench) stages+=("$1") ;;
     *) echo "device_check: unknown argument '$1'" >&2; exit 2 ;;
   esac
   shift
 done
-((${#stages[@]})) || stages=(tests repeat sanitize soak bench)
+((${#stages[@]})) || stages=(tests python repeat sanitize soak bench)
 mkdir -p "$results"
 commit=$(cat "$here/share/commit")
 sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
@@ -71,6 +71,27 @@ stage_tests() {
     run_shares "tests-$program" 220 4 "$here/bin/$program" --gtest_filter='-*Repeat*:*Soak*' --gtest_brief=1 || failed=1
   done
   run_one tests-check 40 "$here/bin/flash-mla" check --backend cuda || failed=1
+  return $failed
+}
+
+# The Python package from its wheel, with the PyTorch, CuPy and JAX of this machine's python3. Results in python.json.
+stage_python() {
+  local failed=0 site tests=$here/python/tests/python
+  site=$(mktemp -d)
+  python3 -m pip install --quiet --no-index --no-deps --find-links "$here/wheels" --target "$site" flash-mla apache-tvm-ffi &&
+    PYTHONPATH=$site python3 -c 'import torch, flash_mla; assert torch.cuda.is_available(), "PyTorch sees no GPU"' || failed=1
+  if [ $failed = 0 ]; then
+    export PYTHONPATH=$site PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
+    run_one python-arrays 60 python3 -m pytest -q -p no:cacheprovider "$tests" --ignore "$tests/torch" || failed=1
+    FLASH_MLA_TEST_DEVICES=cpu,cuda run_one python-torch 150 python3 -m pytest -q -p no:cacheprovider "$tests/torch" \
+      --durations=10 || failed=1
+    run_one python-example 60 python3 "$here/python/examples/deepseek_transformers.py" --device cuda \
+      --json "$results/python-example.json" || failed=1
+    run_one python-overhead 60 python3 "$here/python/bench/python/overhead.py" --commit "$commit" \
+      --example "$results/python-example.json" --out "$results/python.json" || failed=1
+    unset PYTHONPATH PYTHONDONTWRITEBYTECODE HF_HUB_OFFLINE
+  fi
+  rm -rf "$site"
   return $failed
 }
 

@@ -140,8 +140,8 @@ def test_native_functions_in_a_full_graph(device):
         flash_mla.append_kv(c_kv * 1, k_pe, cache, slots)
         schedule = flash_mla.schedule(step, seqlens)
         out, lse = flash_mla.decode(
-            (q[..., :512], q[..., 512:]), cache, block_table, seqlens, softmax_scale=scale, plan=step, schedule=schedule,
-            out=static,
+            (q[..., :512], q[..., 512:]), cache, block_table, seqlens, softmax_scale=scale, plan=step,
+            schedule=schedule, out=static,
         )  # fmt: skip
         return flash_mla.merge([(out, lse), (torch.zeros_like(out), torch.full_like(lse, float("inf")))])
 

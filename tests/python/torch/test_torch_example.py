@@ -19,7 +19,7 @@ def run(tmp_path: pathlib.Path, *arguments: str) -> dict:
         [sys.executable, str(EXAMPLE), "--json", str(figures), *arguments], capture_output=True, text=True, timeout=300
     )
     print(done.stdout, done.stderr)
-    assert done.returncode == 0 and done.stdout.rstrip().endswith("all right")
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("passed")
     return json.loads(figures.read_text())
 
 
