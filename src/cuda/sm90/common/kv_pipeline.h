@@ -42,20 +42,32 @@ __device__ __forceinline__ void load_slice(KvPipeline<Stages>& kv, const TensorM
 }
 
 // Blocks of one box: a single thread does all. SliceOrder::at(i) is the i-th slice that is loaded (and released).
+// Unrolled, for every slice is waited for; but code that runs once arrives from memory as late as data (about 200
+// cycles for a slice's instructions), so the blocks that fill the empty stages are loaded by a loop.
+template <class SliceOrder, bool Unrolled, int Stages>
+__device__ __forceinline__ void load_whole_block(KvPipeline<Stages>& kv, const TensorMaps& maps, int row, int kv_head,
+                                                 int page, std::uint32_t block) {
+  const int stage = block % Stages;
+#pragma unroll(Unrolled ? kSlices : 1)
+  for (int position = 0; position < kSlices; ++position) {
+    const int slice = SliceOrder::at(position);
+    if (Unrolled) kv.k_released[stage][slice].wait(((block / Stages) & 1) ^ 1);
+    kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
+    load_slice(kv, maps, stage, slice, 0, row, kv_head, page);
+  }
+}
+
 template <class SliceOrder, int Stages>
 __device__ __forceinline__ void load_whole_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
                                                   int kv_head, int num_blocks, std::uint32_t& blocks) {
 #pragma unroll 1
   for (const std::uint32_t end = blocks + num_blocks; blocks != end; ++blocks) {
-    const int stage = blocks % Stages, page = walk.page(), row = walk.row();
-    const std::uint32_t parity = ((blocks / Stages) & 1) ^ 1;
+    const int page = walk.page(), row = walk.row();
     if (blocks + 1 != end) walk.next_block();
-#pragma unroll
-    for (int position = 0; position < kSlices; ++position) {
-      const int slice = SliceOrder::at(position);
-      kv.k_released[stage][slice].wait(parity);
-      kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
-      load_slice(kv, maps, stage, slice, 0, row, kv_head, page);
+    if (blocks < Stages) {
+      load_whole_block<SliceOrder, false>(kv, maps, row, kv_head, page, blocks);
+    } else {
+      load_whole_block<SliceOrder, true>(kv, maps, row, kv_head, page, blocks);
     }
   }
 }

@@ -21,9 +21,15 @@ static_assert(kScoresRegisters + 2 * kValuesRegisters + kLoadRegisters == 4 * kL
 
 enum class Side : int { left = 0, right = 1 };  // value columns 0-255, 256-511
 
-// Named barriers of single warpgroups.
+// Warps of the load warpgroup, the fourth.
+inline constexpr int kLoaderWarp = 12;
+inline constexpr int kQueryLoaderWarp = 13;
+inline constexpr int kDealerWarp = 14;
+
+// Named barriers, all but the last of single warpgroups.
 inline constexpr int kScoresBarrier = 1;
 inline constexpr int kValuesBarrier = 2;  // + side
+inline constexpr int kSetUpBarrier = 4;   // all threads
 
 // The order in which slices are loaded and multiplied: that in which the values roles release them.
 struct SliceOrder {

@@ -1,12 +1,12 @@
 // Dense decode on Hopper: one thread block per (part, 64 rows of a unit), four warpgroups with one role each.
 //
 //   for each tile of the part:                        docs/algorithm.md
-//     loader   Q and K blocks to shared memory
+//     loaders  Q and K blocks to shared memory
 //     scores   S = Q K^T, P = exp2(S - reference), row sums, lse
 //     left     O[:, 0:256]   = P V[:, 0:256]   / sum
 //     right    O[:, 256:512] = P V[:, 256:512] / sum
 //
-// The loader's warpgroup also has the dealer, which walks over the tiles.
+// The loaders' warpgroup also has the dealer, which walks over the tiles.
 #pragma once
 
 #include "cuda/ptx/dependent_launch.h"
@@ -21,38 +21,58 @@
 
 namespace flash_mla::sm90 {
 
+// By the lanes of the dealer's warp, which does not wait for the others.
+inline __device__ void set_up(SharedMemory& smem) {
+  init_barriers(smem, threadIdx.x % 32);
+  ptx::fence_barrier_init();
+  __syncwarp();
+  ptx::arrive_threads(kSetUpBarrier, kThreads);
+}
+
+// By every other warp, before it uses a barrier or global memory.
+inline __device__ void meet_and_wait() {
+  ptx::sync_threads(kSetUpBarrier, kThreads);
+  ptx::wait_for_prerequisites();
+}
+
+// The schedule and the lengths that it was made from are older than the kernel before this one, so the dealer does not
+// wait for that kernel; nothing else may be read, and nothing written, before it has finished.
 template <class Element>
 __global__ void __launch_bounds__(kThreads, 1)
     flash_fwd_splitkv_mla_kernel(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
   extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   SharedMemory& smem = *reinterpret_cast<SharedMemory*>(dynamic_shared_memory);
   const int warpgroup = threadIdx.x / kWarpgroupThreads;
-  if (threadIdx.x < 32) {
-    init_barriers(smem, threadIdx.x);
-    ptx::fence_barrier_init();
-  }
-  __syncthreads();
-  ptx::wait_for_prerequisites();  // before anything is read that an earlier kernel wrote
-  ptx::launch_dependents();       // the combine kernel, which in turn waits for this one before it reads a partial
+  ptx::launch_dependents();  // the combine kernel, which in turn waits for this one before it reads a partial
 
   // One if / else over whole warpgroups: the compiler plans registers by it.
   if (warpgroup == 3) {
     ptx::lower_registers<kLoadRegisters>();
-    const int warp = threadIdx.x / 32 % kWarpgroupWarps;
-    if (warp == 0) {
+    const int warp = threadIdx.x / 32;
+    if (warp == kDealerWarp) {
+      set_up(smem);
+      if (threadIdx.x % 32 == 0) deal_tiles(smem.ring, params, kRows);
+      return;
+    }
+    if (warp == kLoaderWarp) prefetch_maps(maps);
+    meet_and_wait();
+    if (warp == kLoaderWarp) {
       run_loader(smem, maps, params);
-    } else if (warp == 1 && threadIdx.x % 32 == 0) {
-      deal_tiles(smem.ring, params, kRows);
+    } else if (warp == kQueryLoaderWarp) {
+      run_query_loader(smem, maps, params);
     }
   } else if (warpgroup == 0) {
     ptx::lower_registers<kScoresRegisters>();
+    meet_and_wait();
     run_scores<Element>(smem, params);
   } else if (warpgroup == 1) {
     ptx::raise_registers<kValuesRegisters>();
+    meet_and_wait();
     run_values<Element, Side::left>(smem, params);
     write_padding<Element>(params);
   } else {
     ptx::raise_registers<kValuesRegisters>();
+    meet_and_wait();
     run_values<Element, Side::right>(smem, params);
   }
 }

@@ -77,7 +77,7 @@ __device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParam
         if (block + 1 == end && params.q_period > 0) smem.q_released.arrive();
       }
       if (block >= v.first_masked_block) mask_scores(s, block * kBlockTokens, v.visible);
-      write_softmax<Element>(smem, s, params.scale_log2, rows);
+      write_softmax<Element>(smem, s, params.scale_log2, block == begin, rows);
       __syncwarp();
       if (lane == 0) smem.p_published.arrive();
     }

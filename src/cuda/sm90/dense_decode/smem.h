@@ -19,7 +19,7 @@ struct SharedMemory {
   TileRing ring;
 
   ptx::Barrier q_landed;     // copy engine -> scores
-  ptx::Barrier q_released;   // scores -> loader
+  ptx::Barrier q_released;   // scores -> query loader
   ptx::Barrier scores_done;  // scores -> right: the tensor cores have finished Q K^T of a block
   ptx::Barrier p_published;  // scores -> left, right: p, rescale, rescale_wanted
   ptx::Barrier p_fetched;    // left, right -> scores
@@ -30,7 +30,7 @@ static_assert(sizeof(SharedMemory) <= kSharedMemoryLimitBytes);
 
 // By the lanes of one warp. Arrivals a phase are those of warps.
 inline void __device__ init_barriers(SharedMemory& smem, int lane) {
-  constexpr int kReaders = 3 * kWarpgroupWarps + 1;  // scores, left, right, loader
+  constexpr int kReaders = 3 * kWarpgroupWarps + 2;  // scores, left, right, loaders
   init_ring(smem.ring, lane, kReaders);
   init_pipeline(smem.kv, lane, kWarpgroupWarps);
   if (lane > 0) return;

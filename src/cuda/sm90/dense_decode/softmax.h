@@ -3,7 +3,8 @@
 //
 // exp2 is taken against the reference at once, without waiting for this block's maximum, which only feeds a vote: where
 // a row's scores exceed the reference by more than kMaxLag powers of two, its warp raises the references, publishes the
-// factors by which O must be rescaled, and takes exp2 again. A reference of -inf (no token seen) subtracts 0.
+// factors by which O must be rescaled, and takes exp2 again. A tile's first block has no reference yet, so there the
+// maximum is taken first. A reference of -inf (no token seen) subtracts 0.
 //
 // Thread l of a warp holds rows l / 4 and l / 4 + 8 of the warp's 16 (tile/accumulator.h).
 #pragma once
@@ -87,21 +88,27 @@ __device__ __forceinline__ void raise_references(RowState& rows, const float (&m
 }
 
 // Turns the scores of a block into P, factors and flag for the values roles. The caller has waited for p_fetched and
-// announces p_published.
+// announces p_published. After a tile's first block nothing has been accumulated that might be rescaled.
 template <class Element>
 __device__ __forceinline__ void write_softmax(SharedMemory& smem, const float (&s)[kScoreRegisters], float scale_log2,
-                                              RowState& rows) {
+                                              bool first_block, RowState& rows) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
   float sum[2], maximum[2] = {kNegativeInfinity, kNegativeInfinity};
-  write_probabilities<Element, true>(smem, s, scale_log2, rows.reference, sum, maximum);
-  const bool lags = maximum[0] * scale_log2 > rows.reference[0] + kMaxLag<Element> ||
-                    maximum[1] * scale_log2 > rows.reference[1] + kMaxLag<Element>;
-  const bool rescale = __any_sync(kAllLanes, lags);
-  if (rescale) {
+  bool rescale = false;
+  if (first_block) {
+#pragma unroll
+    for (int i = 0; i < kScoreRegisters; ++i) maximum[i / 2 % 2] = fmaxf(maximum[i / 2 % 2], s[i]);
+  } else {
+    write_probabilities<Element, true>(smem, s, scale_log2, rows.reference, sum, maximum);
+    const bool lags = maximum[0] * scale_log2 > rows.reference[0] + kMaxLag<Element> ||
+                      maximum[1] * scale_log2 > rows.reference[1] + kMaxLag<Element>;
+    rescale = __any_sync(kAllLanes, lags);
+  }
+  if (first_block || rescale) {
     float factor[2];
     raise_references<Element>(rows, maximum, scale_log2, factor);
     write_probabilities<Element, false>(smem, s, scale_log2, rows.reference, sum, maximum);
-    if (lane % 4 == 0) {
+    if (rescale && lane % 4 == 0) {
       smem.rescale[tile::accumulator_row(warp, lane, 0)] = factor[0];
       smem.rescale[tile::accumulator_row(warp, lane, 2)] = factor[1];
     }
