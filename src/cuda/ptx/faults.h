@@ -1,5 +1,6 @@
-// Faults on purpose. A build with FLASH_MLA_FAULTS can leave out one barrier or fence, chosen at run time, and sleeps
-// for random times at all of them; tests/device/faults shows that tests notice. In every other build this is nothing.
+// Faults on purpose. A build with FLASH_MLA_FAULTS can leave out one barrier or fence, chosen at run time; it sleeps
+// for random times at all of them, or keeps shared memory busy where it waits. tests/device/faults shows that tests
+// notice. In every other build this is nothing.
 //
 // Places. Of waits and arrivals: the barrier's first byte in dynamic shared memory. Of fences and named barriers: the
 // function that calls them, as a number.
@@ -21,12 +22,13 @@ __host__ __device__ constexpr std::uint32_t place_named(const char* name) {
 #ifdef FLASH_MLA_FAULTS
 
 // Leaves out `operation` at places first .. last. All warps sleep now and then, for random times; or only one does, so
-// that it is late and all others are not.
+// that it is late and all others are not. Warps that wait make noise: loads that delay the stores of others.
 struct Fault {
   Operation operation;
   std::uint32_t first, last;
   std::uint32_t longest_sleep_ns;
   std::int32_t sleeping_warp;  // -1: all
+  bool noise;
 };
 static __constant__ Fault selected_fault;
 
@@ -42,6 +44,16 @@ __device__ __forceinline__ bool left_out(Operation operation, std::uint32_t plac
     if (sleeps && random >> 29 == 0) __nanosleep((random >> 5) % selected_fault.longest_sleep_ns);
   }
   return operation == selected_fault.operation && place >= selected_fault.first && place <= selected_fault.last;
+}
+
+// A load whose lanes all want the same bank, and whose result nobody awaits.
+__device__ __forceinline__ void make_noise() {
+  if (!selected_fault.noise) return;
+  extern __shared__ unsigned char fault_origin[];
+  std::uint32_t ignored;
+  asm volatile("ld.shared.u32 %0, [%1];"
+               : "=r"(ignored)
+               : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(fault_origin)) + 128 * (threadIdx.x % 32)));
 }
 
 #else

@@ -39,6 +39,8 @@ class Barrier {
     while (!cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {
       if (clock64() - start > kWatchdogCycles) report_and_trap(parity);
     }
+#elif defined(FLASH_MLA_FAULTS)
+    while (!cuda::ptx::mbarrier_test_wait_parity(&word_, parity)) make_noise();
 #else
     while (!cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {
     }

@@ -41,17 +41,22 @@ std::vector<ProblemSpec> specs(FaultyKernel kernel) {
     std::int32_t q, kv, seqlen_q;
   };
   const auto heads_of = [kernel](int spec) -> Heads {
-    constexpr Heads kHeads[3][3] = {{{64, 1, 1}, {126, 2, 2}, {128, 1, 1}},
-                                    {{16, 1, 1}, {9, 3, 2}, {4, 1, 3}},
-                                    {{32, 1, 1}, {20, 2, 3}, {17, 1, 1}}};
+    constexpr Heads kHeads[3][4] = {{{64, 1, 1}, {126, 2, 2}, {128, 1, 1}, {64, 1, 1}},
+                                    {{16, 1, 1}, {9, 3, 2}, {4, 1, 3}, {16, 1, 1}},
+                                    {{32, 1, 1}, {20, 2, 3}, {17, 1, 1}, {32, 1, 1}}};
     return kHeads[static_cast<int>(kernel)][spec];
   };
-  std::vector<ProblemSpec> all(3);
-  for (std::int32_t r = 0; r < 40; ++r) all[0].lengths.push_back(r % 7 == 3 ? 0 : 1 + r * 37 % 400);
-  all[0].num_parts = 4;
-  all[1].lengths = {700, 64, 130, 65, 3, 300, 90, 1}, all[1].num_parts = 3;
+  const auto drawn = [](std::int32_t requests) {
+    std::vector<std::int32_t> lengths;
+    for (std::int32_t r = 0; r < requests; ++r) lengths.push_back(r % 7 == 3 ? 0 : 1 + r * 37 % 400);
+    return lengths;
+  };
+  std::vector<ProblemSpec> all(4);
+  all[0].lengths = drawn(40), all[0].num_parts = 10;
+  all[1].lengths = {700, 64, 130, 65, 3, 300, 90, 1}, all[1].num_parts = 6;
   all[2].lengths = {2000, 77}, all[2].q_scale = 30;
-  for (int i = 0; i < 3; ++i) {
+  all[3].lengths = drawn(264);  // as many thread blocks on each multiprocessor as there is room for
+  for (int i = 0; i < 4; ++i) {
     const Heads heads = heads_of(i);
     all[i].num_heads_q = heads.q, all[i].num_heads_kv = heads.kv, all[i].seqlen_q = heads.seqlen_q;
   }
@@ -71,45 +76,55 @@ struct Judged {
   Snapshot expected;
 };
 
-// Leaves the process if the stream is still busy after seconds; a batch of runs takes a tenth of one.
-void wait_or_leave(cudaStream_t stream) {
+// Leaves the process if the stream is still busy after so long.
+void wait_or_leave(cudaStream_t stream, std::chrono::seconds patience) {
   using Clock = std::chrono::steady_clock;
-  const Clock::time_point end = Clock::now() + std::chrono::seconds(3);
+  const Clock::time_point end = Clock::now() + patience;
   cudaError_t state = cudaStreamQuery(stream);
   for (; state == cudaErrorNotReady && Clock::now() < end; state = cudaStreamQuery(stream)) usleep(1000);
   if (state == cudaErrorNotReady) _exit(kWaited);
   FLASH_MLA_REQUIRE(state);
 }
 
-// By turns: none, random ones of two lengths, and of one warp after the other.
-Sleeps sleeps_of(int look) {
-  switch (look % 4) {
+// By turns: none, sleeps of two lengths, of one warp after the other, noise.
+Disturbance disturbance_of(int look) {
+  switch (look % 5) {
     case 0:
       return {};
     case 1:
-      return {.longest_ns = 2000};
+      return {.longest_sleep_ns = 2000};
     case 2:
-      return {.longest_ns = 500};
+      return {.longest_sleep_ns = 500};
+    case 3:
+      return {.longest_sleep_ns = 4000, .sleeping_warp = look / 5 % kWarps};
     default:
-      return {.longest_ns = 4000, .warp = look / 4 % kWarps};
+      return {.noise = true};
   }
 }
 
-// The words that differed within some runs with this fault.
-std::int64_t words_that_differ(std::vector<std::unique_ptr<Judged>>& all, const FaultCase* fault, int runs) {
+// The words that differed within so many runs of each problem.
+std::int64_t run_all(std::vector<std::unique_ptr<Judged>>& all, int runs, std::chrono::seconds patience) {
   std::int64_t differing = 0;
-  for (int first = 0; first < runs && differing == 0; first += kRunsBetweenLooks) {
-    select_fault(fault, sleeps_of(first / kRunsBetweenLooks));
-    for (const auto& judged : all) {
-      const DeviceCount count;
-      for (int i = 0; i < kRunsBetweenLooks; ++i) {
-        judged->problem.clear_results();
-        judged->problem.decode();
-        judged->problem.count_differing(judged->expected, count);
-      }
-      wait_or_leave(judged->problem.stream());
-      differing += count.fetch(judged->problem.stream());
+  for (const auto& judged : all) {
+    const DeviceCount count;
+    for (int i = 0; i < runs; ++i) {
+      judged->problem.clear_results();
+      judged->problem.decode();
+      judged->problem.count_differing(judged->expected, count);
     }
+    wait_or_leave(judged->problem.stream(), patience);
+    differing += count.fetch(judged->problem.stream());
+  }
+  return differing;
+}
+
+// The same with this fault. Waits without an end mostly come at once, so the first look comes soon.
+std::int64_t words_that_differ(std::vector<std::unique_ptr<Judged>>& all, const FaultCase* fault, int runs) {
+  select_fault(fault, {});
+  std::int64_t differing = run_all(all, 1, std::chrono::seconds(1));
+  for (int look = 0; look < runs / kRunsBetweenLooks && differing == 0; ++look) {
+    select_fault(fault, disturbance_of(look));
+    differing = run_all(all, kRunsBetweenLooks, std::chrono::seconds(20));
   }
   return differing;
 }

@@ -16,7 +16,7 @@ using ptx::Operation;
 constexpr const char* kKernelNames[] = {"dense", "few_rows", "two_groups"};
 constexpr const char* kProductWaits = "the product waits for all warps of its warpgroup";
 constexpr const char* kOnlySpeed = "it orders two products for speed; no result depends on it";
-constexpr const char* kNotSeen = "10,000 runs, warps asleep or late, show no difference";
+constexpr const char* kNotSeen = "10,000 runs, warps asleep or late or shared memory busy, show no difference";
 
 class Cases {
  public:
@@ -100,13 +100,15 @@ const std::vector<FaultCase>& fault_cases() {
   return all;
 }
 
-void select_fault(const FaultCase* fault, const Sleeps& sleeps) {
+void select_fault(const FaultCase* fault, const Disturbance& disturbance) {
   ptx::Fault selected = {};
   if (fault != nullptr) {
     selected.operation = static_cast<Operation>(fault->operation);
     selected.first = fault->first, selected.last = fault->last;
   }
-  selected.longest_sleep_ns = sleeps.longest_ns, selected.sleeping_warp = sleeps.warp;
+  selected.longest_sleep_ns = disturbance.longest_sleep_ns;
+  selected.sleeping_warp = disturbance.sleeping_warp;
+  selected.noise = disturbance.noise;
   FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
   FLASH_MLA_REQUIRE(cudaMemcpyToSymbol(ptx::selected_fault, &selected, sizeof selected));
   FLASH_MLA_REQUIRE(cudaDeviceSynchronize());

@@ -21,13 +21,14 @@ struct FaultCase {
 
 [[nodiscard]] const std::vector<FaultCase>& fault_cases();
 
-// Random sleeps of warps at barriers and fences.
-struct Sleeps {
-  unsigned longest_ns = 0;
-  int warp = -1;  // the only one that sleeps; -1: all do
+// What disturbs the warps: random sleeps at barriers and fences, loads from shared memory where others wait.
+struct Disturbance {
+  unsigned longest_sleep_ns = 0;
+  int sleeping_warp = -1;  // the only one that sleeps; -1: all do
+  bool noise = false;
 };
 
 // For kernels launched from now on; null: no fault.
-void select_fault(const FaultCase* fault, const Sleeps& sleeps);
+void select_fault(const FaultCase* fault, const Disturbance& disturbance);
 
 }  // namespace flash_mla::test
