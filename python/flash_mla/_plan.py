@@ -51,8 +51,6 @@ class Plan:
         schedule_shape: shape of a schedule, an int32 array: (num_parts + 2, 8).
     """
 
-    __slots__ = ("config", "handle", "num_parts", "rows_per_unit", "schedule_bytes", "scratch_bytes", "schedule_shape")
-
     def __init__(self, config: PlanConfig) -> None:
         (device_type, device_index), dtype, *bounds = config
         self.config = config
