@@ -1,6 +1,6 @@
 // Times decode on the GPU, row by row of a peers file, by the protocol of protocol.h, and writes
 // bench/results/<gpu>.json: date, commit, clocks, this run's ceilings, our times; prints the table with the peers'
-// times and the floor beside.
+// times and the floor beside. With --sweep writes the sweep of sweep.h instead.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -15,6 +15,7 @@
 
 #include "protocol.h"
 #include "rows.h"
+#include "sweep.h"
 #include "workload.h"
 
 namespace {
@@ -24,7 +25,7 @@ using nlohmann::json;
 
 struct Options {
   std::string peers_path, roof_path, out_path, commit = "unknown", only;
-  bool skip_sustained = false;
+  bool skip_sustained = false, skip_pairs = false, sweep = false;
 };
 
 std::string run_program(const std::string& command) {
@@ -47,11 +48,7 @@ std::string utc_date() {
 
 std::int64_t largest_row_pages(const std::vector<Row>& rows) {
   std::int64_t most = 0;
-  for (const Row& row : rows) {
-    std::int64_t pages = 0;
-    for (std::int64_t length : row.seqlens) pages += (length + 63) / 64;
-    most = std::max(most, pages);
-  }
+  for (const Row& row : rows) most = std::max(most, row.pages());
   return most;
 }
 
@@ -76,7 +73,11 @@ json measure_row(const Row& row, const bench::PagePool& pool, bool sustained) {
                  {"lens", row.lens},
                  {"regime", row.regime},
                  {"us", std::min(first, second)}};
-  if (sustained && row.sustained) result["sustained_us"] = graph.sustained_us();
+  if (sustained && row.sustained) {
+    const bench::CallGraph::Sustained times = graph.sustained();
+    result["sustained_us"] = times.us;
+    if (times.joules >= 0) result["sustained_joules"] = times.joules;
+  }
   return result;
 }
 
@@ -88,7 +89,8 @@ void print_row(const Row& row, const json& result, const json& roof,
   fmt::print("  {:6.0f} TFLOPS {:6.0f} GB/s", row.flop() / us / 1e6, row.bytes() / us / 1e3);
   if (result.contains("sustained_us")) {
     const double sustained = result.at("sustained_us"), peer_sustained = faster_peer_us(row, "_sustained_us");
-    fmt::print("  sustained {:8.1f} ({:5.3f})", sustained, peer_sustained / sustained);
+    fmt::print("  sustained {:8.1f} ({:5.3f}) {:7.3f} J", sustained, peer_sustained / sustained,
+               result.value("sustained_joules", 0.0));
   }
   fmt::print("\n");
   std::fflush(stdout);
@@ -99,21 +101,35 @@ void print_row(const Row& row, const json& result, const json& roof,
     }
 }
 
+// What every results file begins with.
+json describe_run(const Options& options, const json& roof) {
+  auto info = flash_mla::device_info({flash_mla::DeviceType::cuda, 0});
+  bench::check(info.status(), "device_info");
+  return {{"device", info->name},
+          {"date", utc_date()},
+          {"commit", options.commit},
+          {"clocks", run_program("nvidia-smi --query-gpu=clocks.sm,clocks.mem,clocks.max.sm,power.limit,"
+                                 "temperature.gpu,driver_version --format=csv,noheader")},
+          {"roof", roof}};
+}
+
+json read_roof(const Options& options, const json& peers) {
+  return options.roof_path.empty() ? peers.at("roof") : bench::read_json(options.roof_path);
+}
+
+json sweep(const Options& options) {
+  const json roof = read_roof(options, bench::read_json(options.peers_path));
+  json out = describe_run(options, roof);
+  out["sweep"] = bench::measure_sweep(roof);
+  return out;
+}
+
 json measure(const Options& options) {
   const json peers = bench::read_json(options.peers_path);
   const std::vector<Row> rows = bench::read_rows(peers);
-  const json roof = options.roof_path.empty() ? peers.at("roof") : bench::read_json(options.roof_path);
-  auto info = flash_mla::device_info({flash_mla::DeviceType::cuda, 0});
-  bench::check(info.status(), "device_info");
-
-  json out = {
-      {"device", info->name},
-      {"date", utc_date()},
-      {"commit", options.commit},
-      {"clocks", run_program("nvidia-smi --query-gpu=clocks.sm,clocks.mem,clocks.max.sm,power.limit,temperature.gpu,"
-                             "driver_version --format=csv,noheader")},
-      {"roof", roof},
-      {"rows", json::array()}};
+  const json roof = read_roof(options, peers);
+  json out = describe_run(options, roof);
+  out["rows"] = json::array();
   const bench::PagePool pool(std::max<std::int64_t>(largest_row_pages(rows), 4096));
   std::map<std::string, std::pair<double, int>> sums;
   for (const Row& row : rows) {
@@ -131,6 +147,8 @@ json measure(const Options& options) {
     if (peers.at("roof").contains(name))
       fmt::print("ceiling {:<32} {:7.0f} this run, {:5.3f} x the peers' run\n", name, ours.get<double>(),
                  ours.get<double>() / peers.at("roof").at(name).get<double>());
+
+  if (!options.skip_pairs) out["pairs"] = bench::measure_pairs(rows);
 
   Row small;
   small.batch = 256, small.heads = 128, small.regime = "host", small.seqlens.assign(256, 1000);
@@ -153,9 +171,11 @@ int main(int argc, char** argv) {
   app.add_option("--commit", options.commit, "commit of the build");
   app.add_option("--only", options.only, "regular expression: only rows whose printed name it finds");
   app.add_flag("--no-sustained", options.skip_sustained, "burst times only");
+  app.add_flag("--no-pairs", options.skip_pairs, "only the peers' rows, not the comparisons of our own");
+  app.add_flag("--sweep", options.sweep, "batch x length in place of the rows");
   CLI11_PARSE(app, argc, argv);
   try {
-    const json result = measure(options);
+    const json result = options.sweep ? sweep(options) : measure(options);
     if (!options.out_path.empty()) std::ofstream(options.out_path) << result.dump(1) << "\n";
   } catch (const std::exception& error) {
     fmt::print(stderr, "decode_bench: {}\n", error.what());

@@ -6,11 +6,14 @@
 #include <thread>
 #include <vector>
 
+#include "energy.h"
+
 namespace bench {
 namespace {
 
 constexpr int kMinCalls = 16;
 constexpr double kIdleSeconds = 0.4, kBurstMs = 20, kSustainedMs = 600;
+constexpr double kQuickIdleSeconds = 0.02, kQuickMs = 4;
 
 template <class F>
 cudaGraphExec_t capture(cudaStream_t stream, F enqueue) {
@@ -62,20 +65,28 @@ double CallGraph::replay_ms(int replays) {
   return ms;
 }
 
-double CallGraph::burst_round_us() {
+double CallGraph::round_us(double idle_seconds, double counted_ms) {
   const double once_ms = replay_ms(1);
-  std::this_thread::sleep_for(std::chrono::duration<double>(kIdleSeconds));
+  std::this_thread::sleep_for(std::chrono::duration<double>(idle_seconds));
   replay_ms(1);
-  const int replays = std::max(1, static_cast<int>(std::lround(kBurstMs / once_ms)));
+  const int replays = std::max(1, static_cast<int>(std::lround(counted_ms / once_ms)));
   return replay_ms(replays) * 1e3 / (replays * calls_);
 }
 
-double CallGraph::sustained_us() {
+double CallGraph::burst_round_us() { return round_us(kIdleSeconds, kBurstMs); }
+double CallGraph::quick_round_us() { return round_us(kQuickIdleSeconds, kQuickMs); }
+
+CallGraph::Sustained CallGraph::sustained() {
   const double once_ms = replay_ms(1);
   const int replays = std::max(3, static_cast<int>(std::lround(kSustainedMs / once_ms)));
   const int warm = replays * 2 / 3;
+  const double joules_before = energy_joules();
   for (int i = 0; i < warm; ++i) check(cudaGraphLaunch(graph_, stream_), "cudaGraphLaunch");
-  return replay_ms(replays - warm) * 1e3 / ((replays - warm) * calls_);
+  Sustained result;
+  result.us = replay_ms(replays - warm) * 1e3 / ((replays - warm) * calls_);
+  const double joules_after = energy_joules();
+  if (joules_before >= 0 && joules_after >= 0) result.joules = (joules_after - joules_before) / (replays * calls_);
+  return result;
 }
 
 double host_us_per_decode(Workload& workload) {

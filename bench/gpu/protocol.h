@@ -1,6 +1,7 @@
 // How a time is taken. The card is power limited, so the protocol matters as much as the code:
 //   burst      0.4 s of idling, one graph replay that is not counted, then replays for about 20 ms; better of two
 //   rounds sustained  0.6 s of replays back to back, the mean of the last third
+//   quick      20 ms of idling, one replay that is not counted, then replays for about 4 ms
 // One graph holds 16 or more calls that rotate over the workload's cold sets.
 #pragma once
 
@@ -17,11 +18,19 @@ class CallGraph {
   CallGraph& operator=(const CallGraph&) = delete;
   ~CallGraph();
 
-  double burst_round_us();  // one round, microseconds a call
-  double sustained_us();
+  // One round, microseconds a call.
+  double burst_round_us();
+  double quick_round_us();
+
+  struct Sustained {
+    double us = 0;
+    double joules = -1;  // a call; negative when unknown
+  };
+  Sustained sustained();
 
  private:
   double replay_ms(int replays);
+  double round_us(double idle_seconds, double counted_ms);
 
   cudaStream_t stream_ = nullptr;
   cudaGraphExec_t graph_ = nullptr;

@@ -10,6 +10,11 @@
 namespace bench {
 
 double Row::tokens() const { return std::accumulate(seqlens.begin(), seqlens.end(), 0.0); }
+std::int64_t Row::pages() const {
+  std::int64_t pages = 0;
+  for (const std::int64_t length : seqlens) pages += (length + 63) / 64;
+  return pages;
+}
 double Row::flop() const { return 2.0 * seqlen_q * heads * tokens() * (576 + 512); }
 double Row::bytes() const { return 1152.0 * tokens() + 2.0 * batch * seqlen_q * heads * (576 + 512); }
 

@@ -1,6 +1,7 @@
 // The rows to measure and what others reach on them: bench/peers/<gpu>.json.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -16,8 +17,9 @@ struct Row {
   nlohmann::json source;              // the file's row
 
   double tokens() const;
-  double flop() const;   // 2 * s_q * h * tokens * (576 + 512)
-  double bytes() const;  // 1152 * tokens + 2 * b * s_q * h * (576 + 512)
+  std::int64_t pages() const;  // of 64 tokens
+  double flop() const;         // 2 * s_q * h * tokens * (576 + 512)
+  double bytes() const;        // 1152 * tokens + 2 * b * s_q * h * (576 + 512)
   // max(bytes / paged read, flop / multicast L2 mix), without launch or latency.
   double floor_us(const nlohmann::json& roof) const;
   std::string name() const;

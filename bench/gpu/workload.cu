@@ -78,8 +78,9 @@ Workload::Workload(const Row& row, const PagePool& pool) : batch_(row.batch) {
   const flash_mla::Device gpu{flash_mla::DeviceType::cuda, 0};
 
   // As many disjoint sets of pages as make the caches cold.
-  std::int64_t pages = 0, longest = 0;
-  for (std::int64_t length : row.seqlens) pages += (length + 63) / 64, longest = std::max(longest, (length + 63) / 64);
+  const std::int64_t pages = row.pages();
+  std::int64_t longest = 0;
+  for (const std::int64_t length : row.seqlens) longest = std::max(longest, (length + 63) / 64);
   if (pages > pool.num_pages()) throw std::runtime_error("the page pool is too small for " + row.name());
   num_sets_ = static_cast<int>(std::clamp<std::int64_t>((kColdBytes + pages * kPageBytes - 1) / (pages * kPageBytes), 1,
                                                         pool.num_pages() / pages));
