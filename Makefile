@@ -1,7 +1,7 @@
 # The two commands of this project are `make demo` and `make test`; each sets up what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cpu test-torch sanitize check format device-package device-check clean
+.PHONY: help setup demo test test-python wheel test-cpu test-torch sanitize check format device-package device-check clean
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -12,8 +12,15 @@ setup:  ## Install missing packages with apt
 demo: setup  ## Serve a trace of real proportions for a minute and show the result
 	@scripts/demo.sh
 
-test: setup  ## Build and run every test: optimised, ASan + UBSan, TSan
+test: setup  ## Build and run every test: optimised, ASan + UBSan, TSan; the Python package's wheel
 	@scripts/test.sh release cpu-asan cpu-tsan
+	@scripts/test_python.sh
+
+test-python: setup  ## Build the Python package's wheel and test it in a fresh environment
+	@scripts/test_python.sh
+
+wheel: setup  ## Build the Python package's wheel into build/wheel
+	@scripts/python_wheel.sh
 
 test-cpu: setup  ## Tests of the CPU library alone, with assertions and debug information
 	@scripts/test.sh cpu-debug

@@ -3,7 +3,7 @@
 set -eu
 
 packages="cmake ninja-build g++ libdnnl-dev ocl-icd-opencl-dev libhwy-dev libcli11-dev libfmt-dev nlohmann-json3-dev
-          libgtest-dev libbenchmark-dev clang-format python3"
+          libgtest-dev libbenchmark-dev clang-format python3 python3-venv"
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   echo "setup: no apt on this machine; these Debian packages, or what matches them, are needed:" $packages

@@ -10,7 +10,7 @@ from ._cache import CacheStats, PagedKVCache
 from ._decode import append_kv, copy_pages, decode, merge, num_splits, schedule
 from ._frameworks import prepare_torch as _prepare_torch
 from ._library import library as _library
-from ._plan import Plan, PlanConfig, plan
+from ._plan import Plan, PlanConfig, backends, device_info, plan
 from .flash_mla_interface import (
     FlashMLASchedMeta,
     flash_attn_varlen_func,
@@ -31,8 +31,10 @@ __all__ = [
     "Plan",
     "PlanConfig",
     "append_kv",
+    "backends",
     "copy_pages",
     "decode",
+    "device_info",
     "flash_attn_varlen_func",
     "flash_attn_varlen_kvpacked_func",
     "flash_attn_varlen_qkvpacked_func",

@@ -20,10 +20,12 @@ def run_schedule(
     if out is None:
         out = framework.empty(plan.schedule_shape, framework.int32, framework.device_of(cache_seqlens), stream)
     arrays = (cache_seqlens, cu_seqlens_q, out)
-    if not framework.direct:
-        arrays = export_all(framework, arrays, stream)
-    lengths, cu, memory = arrays
-    library.schedule(plan.handle, lengths, cu, seqlen_q, memory, stream)
+    try:
+        lengths, cu, memory = arrays if framework.direct else export_all(framework, arrays, stream)
+        library.schedule(plan.handle, lengths, cu, seqlen_q, memory, stream)
+    except (AttributeError, TypeError):
+        check_arrays(("cache_seqlens", "cu_seqlens_q", "out"), arrays)
+        raise
     return out
 
 
@@ -45,18 +47,25 @@ def run_decode(
 ) -> None:
     """Enqueues decode; every argument is there."""
     scratch = framework.scratch(plan, framework.device_of(q), stream)
-    if not framework.direct:
-        q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, schedule, scratch = (
-            export_all(
-                framework,
-                (q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, schedule, scratch),
-                stream,
-            )
-        )
-    library.decode(
-        plan.handle, q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, softmax_scale,
-        schedule, scratch, stream,
-    )  # fmt: skip
+    arrays = (q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse)
+    try:
+        if not framework.direct:
+            arrays = export_all(framework, arrays, stream)
+            schedule, scratch = export_all(framework, (schedule, scratch), stream)
+        library.decode(plan.handle, *arrays, softmax_scale, schedule, scratch, stream)
+    except (AttributeError, TypeError):
+        check_arrays(_DECODE_ARRAYS, (q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse))
+        raise
+
+
+_DECODE_ARRAYS = ("q", "q_rope", "cache", "rope_cache", "block_table", "cache_seqlens", "cu_seqlens_q", "out", "lse")
+
+
+def check_arrays(names: tuple[str, ...], arrays: tuple[Any, ...]) -> None:
+    """TypeError for the first that is no array; for calls that have failed."""
+    for name, array in zip(names, arrays):
+        if array is not None:
+            framework_of(array, name)
 
 
 def export_all(framework: Framework, arrays: tuple[Any, ...], stream: int) -> tuple[Any, ...]:
@@ -196,8 +205,8 @@ def decode(
         lse = framework.empty(rows, framework.float32, device, handle)
     scale = HEAD_DIM**-0.5 if softmax_scale is None else softmax_scale
     run_decode(
-        framework, plan, q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, scale, schedule,
-        handle,
+        framework, plan, q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, scale,
+        schedule, handle,
     )  # fmt: skip
     framework.finish(handle)
     return out, lse

@@ -128,6 +128,24 @@ def plan(
     )
 
 
+def backends() -> list[dict[str, Any]]:
+    """What was built in: name, available here, reason (how it runs, or why it cannot) and device_count of each."""
+    return [{str(name): _plain(value) for name, value in facts.items()} for facts in library.backends()]
+
+
+def device_info(device: Any = "cpu") -> dict[str, Any]:
+    """A device's name, instruction_set, workers (threads or multiprocessors), memory_bytes and l2_bytes.
+
+    Raises:
+        ValueError, RuntimeError: there is no such device, or it cannot be used.
+    """
+    return {str(name): _plain(value) for name, value in library.device_info(*parse_device(device)).items()}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, str) else value
+
+
 _plans: dict[Any, Plan] = {}
 _MAX_PLANS = 4096
 
