@@ -1,7 +1,7 @@
 # The two commands of this project are `make demo` and `make test`; each sets up what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python wheel test-cpu test-torch sanitize check format device-package device-check clean
+.PHONY: help setup demo test test-python wheel test-cpu test-torch sanitize check format device-package device-check plots clean
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -44,6 +44,12 @@ device-package: setup  ## Build what a GPU machine needs into build/device, a fo
 device-check: device-package  ## On a machine with an H100 or H200: all tests and measurements that need the GPU
 	@build/device/scripts/device_check.sh --results build/device-results
 	@cp build/device-results/h?00.json build/device-results/python.json bench/results/
+
+plots:  ## Draw docs/plots from the results in bench
+	@python3 -c 'import matplotlib' 2>/dev/null || scripts/setup.sh python3-matplotlib
+	@for python in python3 /usr/bin/python3; do \
+	  if $$python -c 'import matplotlib' 2>/dev/null; then exec $$python scripts/plot_results.py; fi; \
+	done; echo "plots: no Python here has matplotlib" >&2; exit 1
 
 clean:  ## Remove what was built
 	@rm -rf build out

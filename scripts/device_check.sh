@@ -128,6 +128,8 @@ stage_bench() {
     --commit "$commit" --out "$results/$peers.json" >"$results/bench.log" 2>&1
   local status=$?
   cat "$results/bench.log"
+  timeout 120 "$here/bin/decode_bench" --sweep --peers "$here/share/$peers.json" --roof "$results/roof.json" \
+    --commit "$commit" --out "$results/${peers}_sweep.json" || status=1
   return $status
 }
 

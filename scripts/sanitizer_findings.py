@@ -3,9 +3,10 @@
 
     sanitizer_findings.py TOOL LOG EXCEPTIONS
 
-Prints each finding that the exceptions of the tool do not cover and exits with 1 if there is any, or if the tool did not
-come to its end. A line of EXCEPTIONS is "tool | what the finding contains | why the tool is wrong". A race is one finding
-for each pair of accesses; "A <> B" covers those with A in one access and B in the other, "A" those with A in either.
+Prints each finding that the exceptions of the tool do not cover and exits with 1 if there is any, or if the tool did
+not come to its end. A line of EXCEPTIONS is "tool | what the finding contains | why the tool is wrong". A race is one
+finding for each pair of accesses; "A <> B" covers those with A in one access and B in the other, "A" those with A in
+either.
 """
 
 import re

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Tests of sanitizer_findings.py on logs as compute-sanitizer writes them."""
+
 import pathlib
 import tempfile
 import unittest

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what the build and the tests need and this machine lacks, with apt; quick when nothing is missing.
+# Usage: scripts/setup.sh [MORE-PACKAGES]
 set -eu
 
 packages="cmake ninja-build g++ libdnnl-dev ocl-icd-opencl-dev libhwy-dev libcli11-dev libfmt-dev nlohmann-json3-dev
-          libgtest-dev libbenchmark-dev clang-format python3 python3-venv"
+          libgtest-dev libbenchmark-dev clang-format python3 python3-venv $*"
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   echo "setup: no apt on this machine; these Debian packages, or what matches them, are needed:" $packages
