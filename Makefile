@@ -43,7 +43,7 @@ device-package: setup  ## Build what a GPU machine needs into build/device, a fo
 
 device-check: device-package  ## On a machine with an H100 or H200: all tests and measurements that need the GPU
 	@build/device/scripts/device_check.sh --results build/device-results
-	@cp build/device-results/h?00.json build/device-results/python.json bench/results/
+	@cp build/device-results/h?00*.json build/device-results/python.json bench/results/
 
 plots:  ## Draw docs/plots from the results in bench
 	@python3 -c 'import matplotlib' 2>/dev/null || scripts/setup.sh python3-matplotlib
