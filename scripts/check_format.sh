@@ -12,6 +12,6 @@ mode="--dry-run -Werror"
 if [ "${1:-}" = "--fix" ]; then mode="-i"; fi
 
 # shellcheck disable=SC2086  # $mode is a list of words
-find include src tools tests bench examples \
+find include src python tools tests bench examples \
   \( -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \) -print0 |
   xargs -0 clang-format $mode

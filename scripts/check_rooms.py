@@ -34,6 +34,7 @@ ROOMS = [
     ("src/cuda/tile", r"(cuda/tile|cuda/ptx|core)/.*", rf"{STANDARD}|{CUDA}"),
     ("src/cuda/sm90", r"(@own|cuda/sm90/common|cuda/tile|cuda/ptx|schedule|core|flash_mla)/.*", rf"{STANDARD}|{CUDA}"),
     ("src/cuda", r"(cuda|schedule|core|flash_mla)/.*", rf"{STANDARD}|{CUDA}|dlfcn\.h"),
+    ("python", r"flash_mla/.*|[a-z_]+\.h", rf"{STANDARD}|tvm/ffi/.*|cuda_runtime_api\.h"),  # cuda: to wait for a stream
     ("tools", PUBLIC, PUBLIC),
     ("examples", PUBLIC, PUBLIC),
     ("tests/reference", r"(flash_mla|reference)/.*", rf"{STANDARD}|{CUDA}"),
@@ -51,6 +52,7 @@ PRINTING = re.compile(
     r"|(?<![\w.>])(?:std::)?(?:printf|fprintf|vprintf|vfprintf|puts|fputs|putchar|perror)\s*\("
     r"|(?<![\w.>])(?:std::)?(?:exit|_exit|_Exit|quick_exit|abort|terminate)\s*\("
 )
+TORCH = re.compile(r"^[ \t]*(?:import|from)[ \t]+torch\b", re.MULTILINE)
 RELOCATABLE = re.compile(r"-rdc\b|relocatable-device-code|CUDA_SEPARABLE_COMPILATION")
 
 # Debug builds that say which barrier never comes before they trap.
@@ -138,6 +140,9 @@ def check_file(path, text):
             yield 1, "opening", "a file opens with a comment that says what it is for"
         yield from check_includes(path, text)
         yield from check_words(path, without_comments_and_strings(text))
+    if path.startswith("python/flash_mla/") and suffix == ".py" and name != "_torch.py":
+        for match in TORCH.finditer(text):
+            yield line_of(text, match.start()), "torch", "imported by python/flash_mla/_torch.py alone"
 
 
 def files(root):

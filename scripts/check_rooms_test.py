@@ -18,6 +18,12 @@ def rules(path, text):
 
 
 class CheckRooms(unittest.TestCase):
+    def test_torch(self):
+        for line in ("import torch", "    from torch import Tensor"):
+            self.assertIn("torch", rules("python/flash_mla/_decode.py", f"def f():\n{line}\n"))
+            self.assertEqual([], rules("python/flash_mla/_torch.py", line))
+        self.assertEqual([], rules("python/flash_mla/_library.py", "import torch_c_dlpack_ext\n"))
+
     def test_includes(self):
         for path, include in [
             ("include/flash_mla/a.h", '"core/int_math.h"'),
@@ -37,6 +43,8 @@ class CheckRooms(unittest.TestCase):
             ("src/cuda/backend.h", '"cpu/backend.h"'),
             ("tests/reference/a.h", '"core/dtype.h"'),
             ("tests/consumer/a.h", '"core/dtype.h"'),
+            ("python/src/a.h", '"core/dtype.h"'),
+            ("python/src/a.h", "<torch/extension.h>"),
             ("examples/a.h", '"core/dtype.h"'),
             ("tools/a.h", "<core/dtype.h>"),
         ]:
