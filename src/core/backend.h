@@ -20,6 +20,7 @@ struct PlanTuning {
   std::int32_t cost_fixed = 0;     // cost model, see schedule/cost.h
   std::int32_t cost_block = 0;
   std::int32_t cost_merge = 0;
+  std::int32_t cost_partial = 0;
   std::int64_t extra_scratch_bytes = 0;  // beyond partials, placed behind them, 128-byte aligned
 };
 
@@ -69,10 +70,12 @@ struct PlanAccess {
     plan.cost_fixed_ = tuning.cost_fixed;
     plan.cost_block_ = tuning.cost_block;
     plan.cost_merge_ = tuning.cost_merge;
+    plan.cost_partial_ = tuning.cost_partial;
   }
   static std::int32_t cost_fixed(const Plan& plan) noexcept { return plan.cost_fixed_; }
   static std::int32_t cost_block(const Plan& plan) noexcept { return plan.cost_block_; }
   static std::int32_t cost_merge(const Plan& plan) noexcept { return plan.cost_merge_; }
+  static std::int32_t cost_partial(const Plan& plan) noexcept { return plan.cost_partial_; }
 };
 
 }  // namespace flash_mla

@@ -75,9 +75,10 @@ class CudaBackend final : public Backend {
     return info;
   }
 
-  // Costs in tenths of microseconds. A block: one multiprocessor's share of the memory's bandwidth, or where thread
-  // blocks share what they read, its tensor cores' time. A tile's own part: Q's and the first block's way, the write of
-  // the result. A merge: a second kernel, and the partials' way to memory and back, which grows with their rows.
+  // Costs in tenths of microseconds, fitted to times of whole steps. A block: one multiprocessor's share of the
+  // memory's bandwidth, or where thread blocks share what they read, its tensor cores' time. A tile's own part: Q's
+  // way, the pipeline's first blocks, the write of the result. A partial: its rows' way to memory. A merge: a second
+  // kernel.
   Result<PlanTuning> tune(const PlanConfig& config) const noexcept override {
     FLASH_MLA_TRY(Devices::get().require(config.device.index));
     int multiprocessors = 0;
@@ -88,9 +89,12 @@ class CudaBackend final : public Backend {
                            ? config.num_parts
                            : max_of(multiprocessors * geometry.thread_blocks_per_processor / geometry.cohort, 1);
     tuning.rows_per_unit = geometry.rows_per_unit;
-    tuning.cost_fixed = 50;
-    tuning.cost_block = geometry.cohort == 1 ? 32 * geometry.thread_blocks_per_processor : 18;
-    tuning.cost_merge = static_cast<std::int32_t>(40 + 60 * min_of<std::int64_t>(rows_of(config), 64) / 64);
+    tuning.cost_fixed = 80;
+    tuning.cost_block = geometry.cohort == 1   ? 32 * geometry.thread_blocks_per_processor
+                        : geometry.cohort == 2 ? 20
+                                               : 18;
+    tuning.cost_merge = 10;
+    tuning.cost_partial = static_cast<std::int32_t>(5 + 25 * min_of<std::int64_t>(rows_of(config), 64) / 64);
     return tuning;
   }
 

@@ -1,4 +1,4 @@
-// Reductions and prefix sums over one value per thread of a thread block of whole warps, at most 32.
+// Prefix sums over one value per thread of a thread block of whole warps, at most 32.
 // Every thread must take part in every call; `scratch` is shared memory that a call has for itself while it runs.
 #pragma once
 
@@ -30,21 +30,14 @@ struct BlockScratch {
   T of_warp[kWarpLanes];
 };
 
-// op must be commutative with T{} as neutral element. Every thread gets the result.
-template <class T, class Op>
-__device__ __forceinline__ T block_reduce(T value, Op op, BlockScratch<T>& scratch) {
-  const int lane = threadIdx.x % kWarpLanes, warp = threadIdx.x / kWarpLanes, warps = blockDim.x / kWarpLanes;
-  const auto reduce_warp = [&](T v) {
-    FLASH_MLA_NO_UNROLL for (int distance = kWarpLanes / 2; distance > 0; distance /= 2) {
-      v = op(v, shuffle_words(v, [&](std::uint32_t w) { return __shfl_xor_sync(kAllLanes, w, distance); }));
-    }
-    return v;
-  };
-  value = reduce_warp(value);
-  if (lane == 0) scratch.of_warp[warp] = value;
-  __syncthreads();
-  value = reduce_warp(lane < warps ? scratch.of_warp[lane] : T{});
-  __syncthreads();  // the next call may write scratch
+// The sum over the warp's lanes up to this one.
+template <class T>
+__device__ __forceinline__ T warp_scan(T value) {
+  const int lane = threadIdx.x % kWarpLanes;
+  FLASH_MLA_NO_UNROLL for (int distance = 1; distance < kWarpLanes; distance *= 2) {
+    const T lower = __shfl_up_sync(kAllLanes, value, distance);
+    if (lane >= distance) value += lower;
+  }
   return value;
 }
 
@@ -57,17 +50,10 @@ struct Scanned {
 template <class T>
 __device__ __forceinline__ Scanned<T> block_scan(T value, BlockScratch<T>& scratch) {
   const int lane = threadIdx.x % kWarpLanes, warp = threadIdx.x / kWarpLanes, warps = blockDim.x / kWarpLanes;
-  const auto scan_warp = [&](T v) {  // inclusive
-    FLASH_MLA_NO_UNROLL for (int distance = 1; distance < kWarpLanes; distance *= 2) {
-      const T lower = __shfl_up_sync(kAllLanes, v, distance);
-      if (lane >= distance) v += lower;
-    }
-    return v;
-  };
-  const T inclusive = scan_warp(value);
+  const T inclusive = warp_scan(value);
   if (lane == kWarpLanes - 1) scratch.of_warp[warp] = inclusive;
   __syncthreads();
-  const T warp_sums = scan_warp(lane < warps ? scratch.of_warp[lane] : T{});
+  const T warp_sums = warp_scan(lane < warps ? scratch.of_warp[lane] : T{});
   const T lower_warps = __shfl_sync(kAllLanes, warp_sums, warp > 0 ? warp - 1 : 0);
   const T total = __shfl_sync(kAllLanes, warp_sums, kWarpLanes - 1);
   __syncthreads();  // the next call may write scratch

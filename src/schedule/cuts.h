@@ -22,35 +22,41 @@ struct CostWeight {
 struct PieceWeight {
   std::int32_t piece_blocks = 1;
   FLASH_MLA_HOST_DEVICE std::int64_t operator()(std::int32_t blocks) const {
-    return max_of(ceil_div(blocks, piece_blocks), 1);
+    const std::uint32_t length = piece_blocks;
+    return max_of((static_cast<std::uint32_t>(blocks) + length - 1) / length, 1u);
   }
 };
 struct BlockWeight {
   FLASH_MLA_HOST_DEVICE std::int64_t operator()(std::int32_t blocks) const { return blocks; }
 };
 
-// Weight of all requests before each chunk of chunk_of(batch) requests; before[chunks_of(batch)] is the total.
-struct WeightTable {
-  static constexpr std::int32_t kMaxChunks = 512;
+// A batch in chunks of equally many requests.
+struct Chunks {
+  static constexpr std::int32_t kMost = 512;
 
-  std::int64_t before[kMaxChunks + 1];
+  std::int32_t size = 1, count = 0;
 
-  FLASH_MLA_HOST_DEVICE static std::int32_t chunk_of(std::int32_t batch) {
-    return max_of(ceil_div(batch, kMaxChunks), 1);
+  static Chunks of(std::int32_t batch) {
+    const std::int32_t size = max_of(ceil_div(batch, kMost), 1);
+    return {size, ceil_div(batch, size)};
   }
-  FLASH_MLA_HOST_DEVICE static std::int32_t chunks_of(std::int32_t batch) { return ceil_div(batch, chunk_of(batch)); }
+};
+
+// Weight of all requests before each chunk; before[count] is the total.
+struct WeightTable {
+  std::int64_t before[Chunks::kMost + 1];
 
   // The unit at 0 <= offset < total. Request work.batch if lengths changed since the table was filled.
   template <class Weight>
-  FLASH_MLA_HOST_DEVICE UnitAt find(const Work& work, Weight weight, std::int64_t offset, std::int32_t* request) const {
-    const std::int32_t chunk = chunk_of(work.batch);
-    std::int32_t low = 0, high = chunks_of(work.batch);  // before[low] <= offset < before[high]
+  FLASH_MLA_HOST_DEVICE UnitAt find(const Work& work, const Chunks& chunks, Weight weight, std::int64_t offset,
+                                    std::int32_t* request) const {
+    std::int32_t low = 0, high = chunks.count;  // before[low] <= offset < before[high]
     FLASH_MLA_NO_UNROLL while (high - low > 1) {
       const std::int32_t middle = (low + high) / 2;
       (before[middle] <= offset ? low : high) = middle;
     }
     offset -= before[low];
-    FLASH_MLA_NO_UNROLL for (std::int32_t r = low * chunk; r < work.batch; ++r) {
+    FLASH_MLA_NO_UNROLL for (std::int32_t r = low * chunks.size; r < work.batch; ++r) {
       const RequestUnits units(work, r);
       const std::int64_t total = units.total(weight);
       if (offset < total) {
@@ -63,17 +69,6 @@ struct WeightTable {
     return {};
   }
 };
-
-struct Cut {
-  std::int32_t request = 0;
-  std::int32_t sub = 0;
-  std::int32_t block = 0;
-  std::int64_t cost = 0;  // modelled time of all work before it
-
-  FLASH_MLA_HOST_DEVICE bool inside_unit() const { return block > 0; }
-};
-
-enum class CutRule : std::int32_t { whole, pieces, fine };
 
 // What one pass over the requests gathers.
 struct WorkTotals {
@@ -97,72 +92,90 @@ FLASH_MLA_HOST_DEVICE WorkTotals totals_of(const Work& work, const CostModel& co
           lengths_hash_of_request(work, request)};
 }
 
-// Constants may come from outside: keep the promises of cost.h.
-FLASH_MLA_HOST_DEVICE CostModel sanitized(const CostModel& cost) {
-  return {max_of(cost.fixed, 1), max_of(cost.per_block, 1), max_of(cost.merge, 0)};
-}
-
 // floor(part * total / num_parts) without overflow.
 FLASH_MLA_HOST_DEVICE std::int64_t share_before(std::int64_t total, std::int32_t part, std::int32_t num_parts) {
+  if (total < std::int64_t{1} << 46)
+    return static_cast<std::uint64_t>(total * part) / static_cast<std::uint32_t>(num_parts);  // part <= 2^16
   return total / num_parts * part + total % num_parts * part / num_parts;
 }
 
-FLASH_MLA_HOST_DEVICE Cut end_cut(const Work& work, std::int64_t total_cost) { return {work.batch, 0, 0, total_cost}; }
-
-// A unit and the modelled time before it; `block` is the last block boundary at or before the point that was asked for.
+// Where the boundary of an equal share falls: in a unit, `offset` behind its beginning along the modelled time.
 struct CutPoint {
-  std::int32_t request = 0;
-  UnitAt unit;
-  std::int32_t block = 0;
-  std::int64_t unit_cost_before = 0;
+  std::int32_t request = 0, sub = 0;  // of the unit
+  std::int32_t blocks = 0;            // of the unit
+  std::int32_t block = 0;             // the last block boundary at or before the point
+  std::int64_t before = 0;            // modelled time of all units before it
+  std::int64_t offset = 0;
 };
 
-FLASH_MLA_HOST_DEVICE CutPoint find_cut_point(const Work& work, const CostModel& cost, const WeightTable& costs,
-                                              std::int64_t target) {
+FLASH_MLA_HOST_DEVICE CutPoint find_cut_point(const Work& work, const Chunks& chunks, const CostModel& cost,
+                                              const WeightTable& costs, std::int64_t total_cost, std::int32_t part,
+                                              std::int32_t num_parts) {
+  if (part >= num_parts) return {work.batch, 0, 0, 0, total_cost, 0};
+  const std::int64_t target = share_before(total_cost, part, num_parts);
   CutPoint point;
-  point.unit = costs.find(work, CostWeight{cost}, target, &point.request);
-  point.unit_cost_before = target - point.unit.offset;
-  point.block = static_cast<std::int32_t>(max_of(point.unit.offset - cost.fixed, std::int64_t{0}) / cost.per_block);
+  const UnitAt unit = costs.find(work, chunks, CostWeight{cost}, target, &point.request);
+  point.sub = unit.sub, point.blocks = unit.blocks;
+  point.before = target - unit.offset, point.offset = unit.offset;
+  point.block =
+      static_cast<std::int32_t>(static_cast<std::uint64_t>(max_of(unit.offset - cost.fixed, std::int64_t{0})) /
+                                static_cast<std::uint32_t>(cost.per_block));
   return point;
 }
 
-FLASH_MLA_HOST_DEVICE Cut nearer_end_of_unit(const Work& work, const CostModel& cost, const CutPoint& at) {
-  const std::int64_t unit_cost = cost.tile(at.unit.blocks);
-  if (2 * at.unit.offset < unit_cost) return {at.request, at.unit.sub, 0, at.unit_cost_before};
-  const bool last = at.unit.sub + 1 == work.subs(at.request);
-  return {at.request + (last ? 1 : 0), last ? 0 : at.unit.sub + 1, 0, at.unit_cost_before + unit_cost};
-}
+// The rules by which boundaries of equal shares become cuts. A boundary moves to an end of its unit if that costs no
+// neighbour more than `slack` beyond what cutting the unit would; else it moves down to a block boundary.
+//   whole   all move
+//   coarse  what cutting a unit adds to a part may be lost
+//   snug    nothing may be lost
+//   fine    none moves
+struct SnapRule {
+  static constexpr std::int32_t kWhole = 0, kCoarse = 1, kSnug = 2, kFine = 3, kCount = 4;
 
-FLASH_MLA_HOST_DEVICE Cut block_boundary(const CostModel& cost, const CutPoint& at) {
-  return {at.request, at.unit.sub, at.block, at.unit_cost_before + (at.block > 0 ? cost.tile(at.block) : 0)};
-}
+  std::int32_t index = kWhole;
 
-// The cuts before `part` of num_parts equal shares, by both rules.
-struct ShareCuts {
-  Cut whole, fine;
+  FLASH_MLA_HOST_DEVICE std::int64_t slack(const CostModel& cost) const {
+    constexpr std::int64_t kMuch = std::int64_t{1} << 62;
+    if (index == kWhole) return kMuch;
+    if (index == kFine) return -kMuch;
+    return index == kCoarse ? std::int64_t{cost.fixed} + cost.partial : 0;
+  }
 };
 
-FLASH_MLA_HOST_DEVICE ShareCuts cuts_before_share(const Work& work, const CostModel& cost, const WeightTable& costs,
-                                                  std::int64_t total_cost, std::int32_t part, std::int32_t num_parts) {
-  if (part >= num_parts) return {end_cut(work, total_cost), end_cut(work, total_cost)};
-  const CutPoint at = find_cut_point(work, cost, costs, share_before(total_cost, part, num_parts));
-  return {nearer_end_of_unit(work, cost, at), block_boundary(cost, at)};
+struct Cut {
+  std::int32_t block = 0;  // 0: before the unit of the cut point, all its blocks: behind it
+  bool inside = false;     // of the unit
+  std::int64_t cost = 0;   // modelled time of all work before it
+};
+
+FLASH_MLA_HOST_DEVICE Cut snapped(const CostModel& cost, const CutPoint& at, SnapRule rule) {
+  // What a neighbour would have to do beyond what it does if the unit is cut here. Either writes a partial then, the
+  // right one also pays the fixed cost again, unless nothing is cut.
+  const std::int64_t again = rule.index == SnapRule::kWhole ? 0 : cost.fixed;
+  const std::int64_t more_right = at.offset - again - cost.partial;
+  const std::int64_t more_left = cost.tile(at.blocks) - at.offset - cost.partial;
+  std::int32_t block = at.block;
+  if (min_of(more_left, more_right) <= rule.slack(cost)) block = more_left < more_right ? at.blocks : 0;
+  return {block, block > 0 && block < at.blocks, at.before + (block > 0 ? cost.tile(block) : 0)};
 }
 
-// The cut before piece `index` when units are cut into equal pieces; its cost is not filled in.
-FLASH_MLA_HOST_DEVICE Cut cut_before_piece(const Work& work, PieceWeight weight, const WeightTable& pieces,
-                                           std::int64_t index) {
-  Cut cut;
-  const UnitAt unit = pieces.find(work, weight, index, &cut.request);
-  cut.sub = unit.sub;
-  cut.block = static_cast<std::int32_t>(unit.blocks * unit.offset / weight(unit.blocks));
-  return cut;
-}
+// What lies between two neighbouring boundaries by one of the rules; `end` may be the same unit's.
+struct SharePart {
+  Cut begin;
+  std::int64_t time = 0;      // modelled, without merging; 0: nothing
+  std::int32_t partials = 0;  // that the part writes
+};
 
-// Modelled time of the part between two neighbouring cuts, without merging.
-FLASH_MLA_HOST_DEVICE std::int64_t part_time(const CostModel& cost, const Cut& begin, const Cut& end) {
-  const std::int64_t time = end.cost - begin.cost;
-  return time > 0 && begin.inside_unit() ? time + cost.fixed : time;
+FLASH_MLA_HOST_DEVICE SharePart part_between(const CostModel& cost, const CutPoint& begin_at, const CutPoint& end_at,
+                                             SnapRule rule) {
+  SharePart part{.begin = snapped(cost, begin_at, rule)};
+  const Cut end = snapped(cost, end_at, rule);
+  if (end.cost <= part.begin.cost) return part;
+  const bool one_tile = begin_at.before == end_at.before;  // if cut on both sides
+  part.partials = (part.begin.inside ? 1 : 0) + (end.inside && !(part.begin.inside && one_tile) ? 1 : 0);
+  part.time = end.cost - part.begin.cost + (part.begin.inside ? cost.fixed : 0);
+  part.time += std::int64_t{part.partials} * cost.partial;
+  return part;
 }
 
 // The least and the greatest piece length that may be the least one for which all pieces find a part: with n blocks a
@@ -177,31 +190,54 @@ FLASH_MLA_HOST_DEVICE std::int32_t greatest_piece_blocks(const WorkTotals& total
       max_of(min_of(ceil_div(totals.blocks, num_parts - totals.units), longest), std::int64_t{1}));
 }
 
-FLASH_MLA_HOST_DEVICE std::int64_t pieces_time(const CostModel& cost, const WorkTotals& totals,
-                                               std::int32_t piece_blocks) {
-  return cost.tile(min_of(piece_blocks, totals.max_blocks)) + (piece_blocks < totals.max_blocks ? cost.merge : 0);
-}
-
-struct CutDecision {
-  CutRule rule = CutRule::whole;
-  PieceWeight piece = {};  // for CutRule::pieces
+// How the units come apart with pieces of one length.
+struct PieceCount {
+  std::int32_t pieces = 0;
+  std::int32_t partials = 0;  // pieces of units that have several
 };
 
-// The rule with the least modelled time, given that of `whole` and `fine` and, where there are no more units than
-// parts, the shortest possible pieces.
-FLASH_MLA_HOST_DEVICE CutDecision decide(const CostModel& cost, const WorkTotals& totals, std::int32_t num_parts,
-                                         std::int64_t whole_time, std::int64_t fine_time, PieceWeight shortest) {
+// Both counts of a unit in one sum. Lengths from least_piece_blocks on give at most parts + units <= 2 * parts pieces.
+struct PieceCounter {
+  PieceWeight weight;
+  FLASH_MLA_HOST_DEVICE std::int64_t operator()(std::int32_t blocks) const {
+    const std::int64_t pieces = weight(blocks);
+    return pieces + (pieces > 1 ? pieces << 32 : 0);
+  }
+  FLASH_MLA_HOST_DEVICE static PieceCount unpack(std::int64_t sum) {
+    return {static_cast<std::int32_t>(sum & 0x7fffffff), static_cast<std::int32_t>(sum >> 32)};
+  }
+};
+
+struct ShareTimes {
+  std::uint32_t longest[SnapRule::kCount] = {};  // in StepClock's numbers
+  std::int32_t partials[SnapRule::kCount] = {};
+};
+
+struct CutDecision {
+  SnapRule shares;
+  PieceWeight pieces;  // if by_pieces
+  bool by_pieces = false;
+};
+
+// The rule with the least modelled time, on a tie the first. Pieces are for at most as many units as parts; `shortest`
+// are the shortest of which there are no more than parts.
+FLASH_MLA_HOST_DEVICE CutDecision decide(const CostModel& cost, const StepClock& clock, const WorkTotals& totals,
+                                         std::int32_t num_parts, const ShareTimes& times, PieceWeight shortest,
+                                         std::int32_t shortest_partials) {
   CutDecision decision;
-  std::int64_t best = whole_time;
+  std::int64_t best = clock.step(times.longest[SnapRule::kWhole], 0);
   if (totals.units <= num_parts) {
     const PieceWeight uncut{max_of(totals.max_blocks, 1)};
-    const std::int64_t uncut_time = pieces_time(cost, totals, uncut.piece_blocks);
-    const std::int64_t shortest_time = pieces_time(cost, totals, shortest.piece_blocks);
-    decision.piece = uncut_time <= shortest_time ? uncut : shortest;
-    const std::int64_t time = min_of(uncut_time, shortest_time);
-    if (time < best) best = time, decision.rule = CutRule::pieces;
+    const std::int64_t uncut_time = clock.step(clock.part(cost.tile(totals.max_blocks)), 0);
+    if (uncut_time < best) best = uncut_time, decision.pieces = uncut, decision.by_pieces = true;
+    const std::int64_t longest = cost.tile(min_of(shortest.piece_blocks, totals.max_blocks));
+    const std::int64_t time = clock.step(clock.part(longest + cost.partial), shortest_partials);
+    if (shortest_partials > 0 && time < best) best = time, decision.pieces = shortest, decision.by_pieces = true;
   }
-  if (fine_time < best) decision.rule = CutRule::fine;
+  FLASH_MLA_NO_UNROLL for (std::int32_t i = 1; i < SnapRule::kCount; ++i) {
+    const std::int64_t time = clock.step(times.longest[i], times.partials[i]);
+    if (time < best) best = time, decision.shares = {i}, decision.by_pieces = false;
+  }
   return decision;
 }
 

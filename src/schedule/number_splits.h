@@ -12,15 +12,29 @@
 
 namespace flash_mla {
 
-FLASH_MLA_HOST_DEVICE PartRecord record_at(const Cut& cut) {
-  return {cut.request, cut.sub, cut.block, 0, 0, 0, {0, 0}};
+FLASH_MLA_HOST_DEVICE PartRecord record_at(const Work& work, const CutPoint& at, const Cut& cut) {
+  if (cut.block == 0 || cut.inside) return {at.request, at.sub, cut.block, 0, 0, 0, {0, 0}};
+  const bool last = at.sub + 1 == work.subs(at.request);
+  return {at.request + (last ? 1 : 0), last ? 0 : at.sub + 1, 0, 0, 0, 0, {0, 0}};
+}
+
+FLASH_MLA_HOST_DEVICE PartRecord end_record(const Work& work) { return {work.batch, 0, 0, 0, 0, 0, {0, 0}}; }
+
+// Before piece `index` when units are cut into equal pieces; that part's partials, 0 or 1.
+FLASH_MLA_HOST_DEVICE PartRecord record_before_piece(const Work& work, const Chunks& chunks, PieceWeight weight,
+                                                     const WeightTable& table, std::int32_t index,
+                                                     std::int32_t* partials) {
+  PartRecord record = {};
+  const UnitAt unit = table.find(work, chunks, weight, index, &record.request);
+  const std::int64_t pieces = weight(unit.blocks);
+  record.sub = unit.sub;
+  record.block = static_cast<std::int32_t>(unit.blocks * unit.offset / pieces);
+  *partials = pieces > 1 ? 1 : 0;
+  return record;
 }
 
 FLASH_MLA_HOST_DEVICE bool same_unit(const PartRecord& a, const PartRecord& b) {
   return a.request == b.request && a.sub == b.sub;
-}
-FLASH_MLA_HOST_DEVICE bool unit_precedes(const PartRecord& a, const PartRecord& b) {
-  return a.request != b.request ? a.request < b.request : a.sub < b.sub;
 }
 
 // Partials that a part writes: one for the unit it finds begun, one for another that it leaves unfinished.
@@ -30,18 +44,20 @@ FLASH_MLA_HOST_DEVICE std::int32_t partials_of(const PartRecord* parts, std::int
   return (head ? 1 : 0) + (tail && !(head && same_unit(begin, end)) ? 1 : 0);
 }
 
-// The first record in [low, high) whose unit is not before (or, with `after`, is after) that of `at`; else high.
-FLASH_MLA_HOST_DEVICE std::int32_t find_unit(const PartRecord* parts, std::int32_t low, std::int32_t high,
-                                             const PartRecord& at, bool after) {
-  FLASH_MLA_NO_UNROLL while (low < high) {
-    const std::int32_t middle = low + (high - low) / 2;
-    if (after ? !unit_precedes(at, parts[middle]) : unit_precedes(parts[middle], at)) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
+// The furthest of the neighbouring records on one side (step -1 or 1) that stand in the same unit, by strides that
+// double and then halve: most units have few.
+FLASH_MLA_HOST_DEVICE std::int32_t last_of_unit(const PartRecord* parts, std::int32_t part, std::int32_t used,
+                                                std::int32_t step) {
+  const PartRecord& own = parts[part];
+  bool growing = true;
+  FLASH_MLA_NO_UNROLL while (step != 0) {
+    const std::int32_t next = part + step;
+    const bool same = next >= 0 && next < used && same_unit(parts[next], own);
+    if (same) part = next;
+    growing &= same;
+    step = growing ? 2 * step : step / 2;
   }
-  return low;
+  return part;
 }
 
 // Completes a record, given all positions. `used` parts have work; `first_slot` partials come before this part's.
@@ -52,9 +68,9 @@ FLASH_MLA_HOST_DEVICE void number_part(PartRecord* parts, std::int32_t part, std
   record.head_first_part = record.head_last_part = part;
   if (record.block == 0) return;
   // The unit's first record stands at its first block if the part that begins it begins with it, else inside it.
-  const std::int32_t first = find_unit(parts, 0, part, record, false);
+  const std::int32_t first = last_of_unit(parts, part, used, -1);
   record.head_first_part = parts[first].block > 0 ? first - 1 : first;
-  record.head_last_part = find_unit(parts, part + 1, used, record, true) - 1;
+  record.head_last_part = last_of_unit(parts, part, used, 1);
 }
 
 FLASH_MLA_HOST_DEVICE ScheduleHeader make_header(const Work& work, const WorkTotals& totals, std::int32_t num_parts,

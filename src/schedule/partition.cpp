@@ -17,10 +17,10 @@ struct Step {
   const Work& work;
   CostModel cost;
   std::int32_t num_parts;
+  Chunks chunks = Chunks::of(work.batch);
   WorkTotals totals = {};
   WeightTable costs = {};
-  WeightTable pieces = {};  // only for CutRule::pieces
-  CutDecision decision = {};
+  WeightTable pieces = {};  // only where units are cut into equal pieces
 };
 
 template <class Weight>
@@ -33,7 +33,7 @@ std::int64_t total_of(const Work& work, Weight weight, std::int32_t begin, std::
 // Returns the total.
 template <class Weight>
 std::int64_t fill(const Work& work, Weight weight, WeightTable* table) {
-  const std::int32_t chunk = WeightTable::chunk_of(work.batch), num_chunks = WeightTable::chunks_of(work.batch);
+  const auto [chunk, num_chunks] = Chunks::of(work.batch);
   std::int64_t sum = 0;
   for (std::int32_t i = 0; i < num_chunks; ++i) {
     table->before[i] = sum;
@@ -62,38 +62,40 @@ PieceWeight shortest_pieces(const Step& step) {
   return {low};
 }
 
-ShareCuts cuts_at(const Step& step, std::int32_t part) {
-  return cuts_before_share(step.work, step.cost, step.costs, step.totals.cost, part, step.num_parts);
+CutPoint point_at(const Step& step, std::int32_t part) {
+  return find_cut_point(step.work, step.chunks, step.cost, step.costs, step.totals.cost, part, step.num_parts);
 }
 
-std::int64_t time_of(const Step& step, Cut ShareCuts::*rule) {
-  std::int64_t longest = 0;
-  bool any_cut = false;
-  Cut begin = cuts_at(step, 0).*rule;
+ShareTimes time_shares(const Step& step, const StepClock& clock) {
+  ShareTimes times;
+  CutPoint begin = point_at(step, 0);
   for (std::int32_t part = 0; part < step.num_parts; ++part) {
-    const Cut end = cuts_at(step, part + 1).*rule;
-    longest = max_of(longest, part_time(step.cost, begin, end));
-    any_cut |= end.inside_unit();
+    const CutPoint end = point_at(step, part + 1);
+    for (std::int32_t i = 0; i < SnapRule::kCount; ++i) {
+      const SharePart between = part_between(step.cost, begin, end, {i});
+      times.longest[i] = max_of(times.longest[i], clock.part(between.time)), times.partials[i] += between.partials;
+    }
     begin = end;
   }
-  return longest + (any_cut ? step.cost.merge : 0);
+  return times;
 }
 
 // Writes the positions of all parts that get work, in order; returns how many these are.
-std::int32_t cut_pieces(Step* step, PartRecord* parts) {
-  const std::int64_t count = fill(step->work, step->decision.piece, &step->pieces);
-  for (std::int32_t i = 0; i < count; ++i) {
-    parts[i] = record_at(cut_before_piece(step->work, step->decision.piece, step->pieces, i));
+std::int32_t cut_pieces(Step* step, PieceWeight weight, PartRecord* parts) {
+  const std::int64_t count = fill(step->work, weight, &step->pieces);
+  for (std::int32_t i = 0, partials; i < count; ++i) {
+    parts[i] = record_before_piece(step->work, step->chunks, weight, step->pieces, i, &partials);
   }
   return static_cast<std::int32_t>(count);
 }
 
-std::int32_t cut_shares(const Step& step, Cut ShareCuts::*rule, PartRecord* parts) {
+std::int32_t cut_shares(const Step& step, SnapRule rule, PartRecord* parts) {
   std::int32_t used = 0;
-  Cut begin = cuts_at(step, 0).*rule;
+  CutPoint begin = point_at(step, 0);
   for (std::int32_t part = 0; part < step.num_parts; ++part) {
-    const Cut end = cuts_at(step, part + 1).*rule;
-    if (end.cost > begin.cost) parts[used++] = record_at(begin);
+    const CutPoint end = point_at(step, part + 1);
+    const SharePart between = part_between(step.cost, begin, end, rule);
+    if (between.time > 0) parts[used++] = record_at(step.work, begin, between.begin);
     begin = end;
   }
   return used;
@@ -101,7 +103,7 @@ std::int32_t cut_shares(const Step& step, Cut ShareCuts::*rule, PartRecord* part
 
 void number(const Step& step, std::int32_t used, PartRecord* parts, ScheduleHeader* header) {
   const Work& work = step.work;
-  for (std::int32_t part = used; part <= step.num_parts; ++part) parts[part] = record_at(end_cut(work, 0));
+  for (std::int32_t part = used; part <= step.num_parts; ++part) parts[part] = end_record(work);
   std::int32_t slots = 0;
   for (std::int32_t part = 0; part <= step.num_parts; ++part) {
     number_part(parts, part, used, slots);
@@ -110,29 +112,28 @@ void number(const Step& step, std::int32_t used, PartRecord* parts, ScheduleHead
   *header = make_header(work, step.totals, step.num_parts, slots);
 }
 
+// Returns how many parts get work.
+std::int32_t cut(Step* step, PartRecord* parts) {
+  const StepClock clock(step->cost, step->totals.cost, step->num_parts);
+  PieceWeight shortest;
+  PieceCount count;
+  if (step->totals.units <= step->num_parts) {
+    shortest = shortest_pieces(*step);
+    count = PieceCounter::unpack(total_of(step->work, PieceCounter{shortest}, 0, step->work.batch));
+  }
+  const CutDecision decision =
+      decide(step->cost, clock, step->totals, step->num_parts, time_shares(*step, clock), shortest, count.partials);
+  return decision.by_pieces ? cut_pieces(step, decision.pieces, parts) : cut_shares(*step, decision.shares, parts);
+}
+
 }  // namespace
 
 void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_parts, void* schedule_memory) {
   PartRecord* parts = ScheduleLayout::parts(schedule_memory);
-  Step step{.work = work, .cost = sanitized(cost), .num_parts = num_parts};
+  Step step{.work = work, .cost = cost.sanitized(), .num_parts = num_parts};
   survey(&step);
   std::int32_t used = 0;
-  if (step.totals.cost > 0) {
-    const PieceWeight shortest = step.totals.units <= num_parts ? shortest_pieces(step) : PieceWeight{};
-    step.decision = decide(step.cost, step.totals, num_parts, time_of(step, &ShareCuts::whole),
-                           time_of(step, &ShareCuts::fine), shortest);
-    switch (step.decision.rule) {
-      case CutRule::whole:
-        used = cut_shares(step, &ShareCuts::whole, parts);
-        break;
-      case CutRule::pieces:
-        used = cut_pieces(&step, parts);
-        break;
-      case CutRule::fine:
-        used = cut_shares(step, &ShareCuts::fine, parts);
-        break;
-    }
-  }
+  if (step.totals.cost > 0) used = cut(&step, parts);
   number(step, used, parts, ScheduleLayout::header(schedule_memory));
 }
 

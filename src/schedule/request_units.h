@@ -27,13 +27,13 @@ class RequestUnits {
   FLASH_MLA_HOST_DEVICE RequestUnits(const Work& work, std::int32_t request)
       : heads_(work.num_heads_kv), heads_per_kv_(work.heads_per_kv), rows_per_unit_(work.rows_per_unit) {
     const std::int32_t length = work.length(request), queries = work.queries(request), rows = queries * heads_per_kv_;
-    bundles_ = ceil_div(rows, rows_per_unit_);
+    bundles_ = work.bundles_of(rows);
     if (bundles_ == 0) return;
     lead_ = std::int64_t{queries} - length;
-    max_blocks_ = min_blocks_ = ceil_div(length, kBlockTokens);
+    max_blocks_ = min_blocks_ = Work::blocks_of(length);
     if (work.causal && bundles_ > 1) {
       const std::int32_t last_query = (rows_per_unit_ - 1) / heads_per_kv_;  // of the first bundle
-      min_blocks_ = ceil_div(visible_tokens(length, queries, last_query, true), kBlockTokens);
+      min_blocks_ = Work::blocks_of(visible_tokens(length, queries, last_query, true));
     }
   }
 
@@ -63,7 +63,9 @@ class RequestUnits {
       offset -= run;
       first = next;
     }
-    const std::int64_t unit = weight(blocks), index = offset / unit;
+    const std::int64_t unit = weight(blocks);
+    if (offset < unit) return {first_sub + first, blocks, offset};
+    const std::int64_t index = offset / unit;
     return {first_sub + first + static_cast<std::int32_t>(index), blocks, offset - index * unit};
   }
 
@@ -71,7 +73,8 @@ class RequestUnits {
   // The first bundle that needs `blocks` > min_blocks_ blocks.
   FLASH_MLA_HOST_DEVICE std::int32_t first_bundle(std::int32_t blocks) const {
     const std::int64_t query = max_of((blocks - std::int64_t{1}) * kBlockTokens + lead_, std::int64_t{0});
-    return static_cast<std::int32_t>(query) * heads_per_kv_ / rows_per_unit_;  // query < s_q, so rows count in 32 bits
+    return static_cast<std::uint32_t>(query) * heads_per_kv_ /
+           static_cast<std::uint32_t>(rows_per_unit_);  // query < s_q, so rows count in 32 bits
   }
 
   template <class Weight>

@@ -37,9 +37,16 @@ struct Work {
     return cu_seqlens_q ? cu_seqlens_q[request] : 0;  // ragged: index into the step's query tokens
   }
   FLASH_MLA_HOST_DEVICE std::int32_t rows(std::int32_t request) const { return queries(request) * heads_per_kv; }
-  FLASH_MLA_HOST_DEVICE std::int32_t bundles(std::int32_t request) const {
-    return ceil_div(rows(request), rows_per_unit);
+  // Usually one: no division on the way then.
+  FLASH_MLA_HOST_DEVICE std::int32_t bundles_of(std::int32_t rows) const {
+    if (rows <= rows_per_unit) return rows > 0 ? 1 : 0;
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(rows) + rows_per_unit - 1u) /
+                                     static_cast<std::uint32_t>(rows_per_unit));
   }
+  FLASH_MLA_HOST_DEVICE static std::int32_t blocks_of(std::int32_t tokens) {  // tokens >= 0
+    return static_cast<std::int32_t>((static_cast<std::uint32_t>(tokens) + (kBlockTokens - 1u)) / kBlockTokens);
+  }
+  FLASH_MLA_HOST_DEVICE std::int32_t bundles(std::int32_t request) const { return bundles_of(rows(request)); }
   FLASH_MLA_HOST_DEVICE std::int32_t subs(std::int32_t request) const { return bundles(request) * num_heads_kv; }
 
   // Tokens that query token j of a request sees.
@@ -49,7 +56,7 @@ struct Work {
   // Blocks that a bundle needs: those that its last row sees.
   FLASH_MLA_HOST_DEVICE std::int32_t blocks(std::int32_t request, std::int32_t bundle) const {
     const std::int32_t last_row = min_of(rows(request), (bundle + 1) * rows_per_unit) - 1;
-    return ceil_div(visible(request, last_row / heads_per_kv), kBlockTokens);
+    return blocks_of(visible(request, last_row / heads_per_kv));
   }
 };
 

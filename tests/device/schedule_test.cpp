@@ -25,6 +25,7 @@ Plan plan_of(const Step& step, std::int32_t num_parts) {
   tuning.num_parts = num_parts;
   tuning.rows_per_unit = step.rows_per_unit;
   tuning.cost_fixed = step.cost.fixed, tuning.cost_block = step.cost.per_block, tuning.cost_merge = step.cost.merge;
+  tuning.cost_partial = step.cost.partial;
   PlanAccess::set_tuning(plan, tuning);
   return plan;
 }
@@ -164,9 +165,12 @@ TEST_F(ScheduleKernel, TimeOfAStep) {
   cudaEvent_t start = nullptr, stop = nullptr;
   FLASH_MLA_REQUIRE(cudaEventCreate(&start));
   FLASH_MLA_REQUIRE(cudaEventCreate(&stop));
-  for (std::int32_t batch : {1, 64, 128, 256, 512, 2048, 70000}) {
+  constexpr std::pair<std::int32_t, std::int32_t> kSteps[] = {
+      {1, 132}, {64, 132}, {128, 66}, {256, 66}, {256, 132}, {256, 264}, {512, 132}, {2048, 132}, {70000, 132}};
+  for (const auto& [batch, parts] : kSteps) {
     Step step{.lengths = draw_lengths(random, batch, Lengths::heavy_tail), .queries = {}};
-    DeviceSchedule schedule(step, 132);
+    step.cost.partial = 10;
+    DeviceSchedule schedule(step, parts);
     const cudaGraphExec_t graph = captured(schedule, kLaunches, stream_);
     float best_ms = 1e9f;
     for (int round = 0; round < 5; ++round) {
@@ -180,8 +184,8 @@ TEST_F(ScheduleKernel, TimeOfAStep) {
     }
     FLASH_MLA_REQUIRE(cudaGraphExecDestroy(graph));
     const float us = best_ms * 1000 / kLaunches;
-    std::printf("[          ] batch %6d: %.2f us\n", batch, us);
-    RecordProperty("us_for_batch_" + std::to_string(batch), std::to_string(us));
+    std::printf("[          ] batch %6d, %4d parts: %.2f us\n", batch, parts, us);
+    RecordProperty("us_for_batch_" + std::to_string(batch) + "_parts_" + std::to_string(parts), std::to_string(us));
   }
   FLASH_MLA_REQUIRE(cudaEventDestroy(start));
   FLASH_MLA_REQUIRE(cudaEventDestroy(stop));

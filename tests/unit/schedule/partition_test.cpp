@@ -84,19 +84,21 @@ void check_idle_parts_come_last(const std::vector<std::vector<Tile>>& tiles) {
 }
 
 struct Times {
-  double total = 0, longest = 0;
-  bool any_cut = false;
+  double total = 0, step = 0;
 };
 
+// By the definition in cost.h.
 Times modelled_times(const Step& step, const std::vector<std::vector<Tile>>& tiles) {
   Times times;
+  double partials = 0;
   for (const auto& part : tiles) {
     double time = 0;
     for (const Tile& tile : part) {
       time += step.cost.fixed + static_cast<double>(tile.block_end - tile.block_begin) * step.cost.per_block;
-      times.any_cut |= !tile.whole();
+      time += tile.whole() ? 0 : step.cost.partial;
+      partials += tile.whole() ? 0 : 1;
     }
-    times.longest = std::max(times.longest, time);
+    times.step = std::max(times.step, time);
   }
   for (std::int32_t r = 0; r < static_cast<std::int32_t>(step.lengths.size()); ++r) {
     for (std::int32_t bundle = 0; bundle < bundles_by_definition(step, r); ++bundle) {
@@ -104,13 +106,46 @@ Times modelled_times(const Step& step, const std::vector<std::vector<Tile>>& til
                                                                 step.cost.per_block);
     }
   }
-  times.longest += times.any_cut ? step.cost.merge : 0;
+  if (partials > 0)
+    times.step += step.cost.merge + 2 * partials * step.cost.partial / static_cast<double>(tiles.size());
   return times;
+}
+
+// The simplest rule there is: equal shares, each boundary moved down to that of a block, or of a unit if it falls into
+// the unit's fixed cost. Its modelled time.
+double time_of_equal_shares(const Step& step, std::int32_t num_parts, double total) {
+  const CostModel& cost = step.cost;
+  const auto share = static_cast<std::int64_t>(total);
+  double longest = 0, time = 0, partials = 0;
+  std::int64_t before = 0;
+  std::int32_t part = 1;  // whose beginning is the next boundary
+  const auto boundary = [&] { return part * (share / num_parts) + part * (share % num_parts) / num_parts; };
+  const auto close_part = [&] { longest = std::max(longest, time), time = 0, ++part; };
+  for (std::int32_t r = 0; r < static_cast<std::int32_t>(step.lengths.size()); ++r) {
+    for (std::int32_t sub = 0; sub < step.num_heads_kv * bundles_by_definition(step, r); ++sub) {
+      const std::int32_t blocks = blocks_by_definition(step, r, sub % bundles_by_definition(step, r));
+      std::int32_t done = 0;
+      for (; part < num_parts && boundary() < before + cost.tile(blocks); close_part()) {
+        const std::int64_t inside = boundary() - before - cost.fixed;
+        const auto block = static_cast<std::int32_t>(std::max<std::int64_t>(inside, 0) / cost.per_block);
+        if (block == done) continue;
+        time += static_cast<double>(cost.tile(block - done)) + cost.partial, partials += 1;
+        done = block;
+      }
+      time += static_cast<double>(cost.tile(blocks - done)) + (done > 0 ? cost.partial : 0);
+      partials += done > 0 ? 1 : 0;
+      before += cost.tile(blocks);
+    }
+  }
+  longest = std::max(longest, time);
+  return longest + (partials > 0 ? cost.merge + 2 * partials * cost.partial / num_parts : 0);
 }
 
 void check_balance(const Step& step, std::int32_t num_parts, const std::vector<std::vector<Tile>>& tiles) {
   const Times times = modelled_times(step, tiles);
-  EXPECT_LE(times.longest, 1.1 * times.total / num_parts + step.cost.tile(1) + step.cost.merge);
+  // A part writes at most two partials, and merges twice what it wrote.
+  EXPECT_LE(times.step, 1.1 * times.total / num_parts + step.cost.tile(1) + step.cost.merge + 6.0 * step.cost.partial);
+  EXPECT_LE(times.step, time_of_equal_shares(step, num_parts, times.total) * (1 + 1e-6));
 }
 
 void check_all(Step& step, std::int32_t num_parts) {
@@ -192,7 +227,7 @@ TEST(Partition, NegativeLengthsCountAsZero) {
 TEST(Partition, LongestPossibleLengthsDoNotOverflow) {
   for (bool causal : {false, true}) {
     Step step{.lengths = std::vector<std::int32_t>(100, std::numeric_limits<std::int32_t>::max()), .queries = {}};
-    step.cost = {.fixed = 1000, .per_block = 1000, .merge = 1000};
+    step.cost = {.fixed = 1000, .per_block = 1000, .merge = 1000, .partial = 1000};
     step.seqlen_q = 3, step.heads_per_kv = 128, step.causal = causal;
     check_all(step, 132);
   }
@@ -217,12 +252,12 @@ TEST(Partition, AnEmptyMachineIsFilledWithFineSplits) {
   EXPECT_EQ(parts_with_work(step, 132), 8) << "8 blocks: 8 parts of one block each";
   step.lengths = {132 * 64 * 2};
   EXPECT_EQ(parts_with_work(step, 132), 132) << "264 blocks: two each, nobody has three";
-  EXPECT_EQ(modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132))).longest, 30 + 2 * 10 + 40);
+  EXPECT_EQ(modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132))).step, 30 + 2 * 10 + 40);
 }
 
 TEST(Partition, NothingIsCutWhereMergingCostsMoreThanItSaves) {
   Step step{.lengths = {512}, .queries = {}};
-  step.cost = {.fixed = 30, .per_block = 10, .merge = 71};
+  step.cost = {.fixed = 30, .per_block = 10, .merge = 71, .partial = 0};
   EXPECT_EQ(parts_with_work(step, 132), 1) << "a merge costs more than the seven blocks that it saves";
   step.cost.merge = 69;
   EXPECT_EQ(parts_with_work(step, 132), 8);
@@ -235,6 +270,44 @@ TEST(Partition, NothingIsCutWhereMergingCostsMoreThanItSaves) {
   EXPECT_GT(make(full.work(), full.cost, 132).header().num_slots, 0) << "two rounds for eight requests would be silly";
 }
 
+TEST(Partition, PartialsAreCountedOneByOne) {
+  Step step{.lengths = {512},
+            .queries = {}};  // 8 splits of a block save 70, and cost 40 + 16 / 132 of a merged partial
+  step.cost.partial = 26;
+  EXPECT_EQ(make(step.work(), step.cost, 132).header().num_slots, 8);
+  step.cost.partial = 27;
+  EXPECT_EQ(make(step.work(), step.cost, 132).header().num_slots, 0);
+}
+
+TEST(Partition, ABoundaryMovesToTheEndOfItsUnitWhereCuttingCostsMore) {
+  // Units that cost 120, 120 and 450 for three parts: the first boundary falls a block before the second unit's end,
+  // the second into the middle of the third unit, which must be cut.
+  Step step{.lengths = {9 * 64, 9 * 64, 42 * 64}, .queries = {}};
+  for (const std::int32_t partial : {0, 10, 20}) {
+    step.cost = {.fixed = 30, .per_block = 10, .merge = 0, .partial = partial};
+    const Work work = step.work();
+    const auto tiles = tiles_of(work, make(work, step.cost, 3));
+    ASSERT_EQ(tiles[0].size(), 2u);
+    EXPECT_TRUE(tiles[0][1].whole());
+    EXPECT_EQ(modelled_times(step, tiles).step, 260 + partial + 2.0 * 2 * partial / 3);
+  }
+}
+
+TEST(Partition, DearPartialsMakeFewer) {
+  std::mt19937 random(13);
+  for (int round = 0; round < 200; ++round) {
+    Step step{.lengths = draw_lengths(random, 40 + random() % 300, Lengths::uniform), .queries = {}};
+    std::int32_t fewest = 1 << 20;
+    for (std::int32_t partial : {0, 300, 100000}) {
+      step.cost.partial = partial;
+      const std::int32_t partials = make(step.work(), step.cost, 132).header().num_slots;
+      EXPECT_LE(partials, fewest) << describe(step, 132);
+      fewest = partials;
+    }
+    EXPECT_EQ(fewest, 0);
+  }
+}
+
 TEST(Partition, WithoutCutsTheLongestUnitDecides) {
   std::mt19937 random(12);
   for (int round = 0; round < 200; ++round) {
@@ -243,7 +316,7 @@ TEST(Partition, WithoutCutsTheLongestUnitDecides) {
     step.cost.merge = 1 << 30;
     const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)));
     const std::int32_t longest = *std::max_element(step.lengths.begin(), step.lengths.end());
-    ASSERT_EQ(times.longest, step.cost.tile((longest + 63) / 64)) << describe(step, 132);
+    ASSERT_EQ(times.step, step.cost.tile((longest + 63) / 64)) << describe(step, 132);
   }
 }
 
@@ -252,60 +325,8 @@ TEST(Partition, EqualUnitsThatAreNotWorthCuttingAreDealtEvenly) {
     Step step{.lengths = std::vector<std::int32_t>(batch, 500), .queries = {}};
     step.cost.merge = 100000;
     const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)));
-    EXPECT_EQ(times.longest, (batch + 131) / 132 * step.cost.tile(8)) << batch;
+    EXPECT_EQ(times.step, (batch + 131) / 132 * step.cost.tile(8)) << batch;
   }
-}
-
-TEST(Partition, LengthsHashSeesEveryLengthAndItsPlace) {
-  Step step{.lengths = {10, 20, 30}, .queries = {1, 2, 3}};
-  const std::int32_t hash = lengths_hash(step.work());
-  EXPECT_EQ(make(step.work(), step.cost, 2).header().lengths_hash, hash);
-  for (std::size_t i = 0; i < 3; ++i) {
-    Step longer = step, wider = step;
-    longer.lengths[i] += 1, wider.queries[i] += 1;
-    EXPECT_NE(lengths_hash(longer.work()), hash);
-    EXPECT_NE(lengths_hash(wider.work()), hash);
-  }
-  Step swapped = step, shorter = step;
-  std::swap(swapped.lengths[0], swapped.lengths[2]);
-  EXPECT_NE(lengths_hash(swapped.work()), hash);
-  shorter.lengths.pop_back(), shorter.queries.pop_back();
-  EXPECT_NE(lengths_hash(shorter.work()), hash);
-}
-
-TEST(Partition, ShapeHashSeesEveryFieldButTheBatch) {
-  Step step{.lengths = {10, 20}, .queries = {}};
-  step.seqlen_q = 5;  // 80 rows: two bundles
-  const Work work = step.work();
-  const auto differs = [&](auto change) {
-    Work other = work;
-    change(other);
-    return shape_hash(other) != shape_hash(work);
-  };
-  EXPECT_TRUE(differs([](Work& w) { w.seqlen_q = 2; }));
-  EXPECT_TRUE(differs([](Work& w) { w.heads_per_kv = 128; }));
-  EXPECT_TRUE(differs([](Work& w) { w.num_heads_kv = 2; }));
-  EXPECT_TRUE(differs([](Work& w) { w.rows_per_unit = 128; }));
-  EXPECT_TRUE(differs([](Work& w) { w.causal = false; }));
-  EXPECT_TRUE(differs([&](Work& w) { w.cu_seqlens_q = work.cache_seqlens; }));
-  EXPECT_TRUE(differs([](Work& w) { w.seqlen_q = 10, w.heads_per_kv = 8; }));
-  EXPECT_FALSE(differs([](Work& w) { w.batch = 1; }));
-}
-
-// Callers may know rows, but not how many query tokens and heads they are: see docs/conventions.md.
-TEST(Partition, RowsAloneDecideWhereNoMaskDividesThem) {
-  const auto same_schedule = [](Step tokens, Step heads) {
-    const Work a = tokens.work(), b = heads.work();
-    return shape_hash(a) == shape_hash(b) && make(a, tokens.cost, 7).memory == make(b, heads.cost, 7).memory;
-  };
-  Step tokens{.lengths = {10, 2000, 0, 300}, .queries = {}}, heads = tokens;
-  for (std::int32_t s_q : {2, 3, 4, 9}) {
-    tokens.seqlen_q = s_q, heads.heads_per_kv = 16 * s_q;
-    tokens.causal = heads.causal = s_q <= 4;  // up to 64 rows, one bundle, which the last token sees whole
-    EXPECT_TRUE(same_schedule(tokens, heads)) << s_q;
-  }
-  tokens.causal = true;
-  EXPECT_FALSE(same_schedule(tokens, heads));
 }
 
 // Not in sanitizer or debug builds, whose times mean nothing.

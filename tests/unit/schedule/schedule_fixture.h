@@ -110,7 +110,8 @@ inline std::string describe(const Step& step, std::int32_t num_parts) {
          (step.queries.empty() ? std::to_string(step.seqlen_q) : "ragged") + " heads_per_kv " +
          std::to_string(step.heads_per_kv) + " heads_kv " + std::to_string(step.num_heads_kv) + " rows " +
          std::to_string(step.rows_per_unit) + (step.causal ? " causal" : " full") + " fixed " +
-         std::to_string(step.cost.fixed) + " merge " + std::to_string(step.cost.merge);
+         std::to_string(step.cost.fixed) + " merge " + std::to_string(step.cost.merge) + " partial " +
+         std::to_string(step.cost.partial);
 }
 
 // Any shape.
@@ -126,7 +127,10 @@ inline Step draw_step(std::mt19937& random, std::int32_t batch) {
   step.heads_per_kv = pick(1, 3, 9, 16, 63, 64, 100, 128);
   step.rows_per_unit = pick(16, 32, 64, 128, 100);
   step.causal = random() % 2;
-  step.cost = {.fixed = pick(1, 10, 100, 1000), .per_block = pick(1, 10, 100), .merge = pick(0, 10, 100, 5000)};
+  step.cost = {.fixed = pick(1, 10, 100, 1000),
+               .per_block = pick(1, 10, 100),
+               .merge = pick(0, 10, 100, 5000),
+               .partial = pick(0, 0, 10, 300)};
   if (random() % 3 == 0) {
     for (std::int32_t r = 0; r < batch; ++r) step.queries.push_back(random() % 4 ? random() % 6 : random() % 300);
   }
