@@ -73,7 +73,7 @@ TEST(DeviceLessons, Lessons13ReplaysFollowRaggedQueries) {
 
 // A decode captured for B requests runs behind schedules of n < B; requests past n are padding.
 TEST(DeviceLessons, Lessons14PaddedBatch) {
-  for (const int heads : {16, 128}) {
+  for (const int heads : {16, 32, 128}) {
     const Lengths most = {2000, 600, 1000, 700, 4096};
     DeviceProblem problem(roomy_spec(most, heads, 1));
     problem.schedule();
@@ -93,7 +93,7 @@ TEST(DeviceLessons, Lessons14PaddedBatch) {
 
 // One long request beside many empty ones, with as many splits as there are parts, after a capture at length 1.
 TEST(DeviceLessons, Lessons15MoreSplitsAtReplayThanAtCapture) {
-  for (const int heads : {16, 128}) {
+  for (const int heads : {16, 32, 128}) {
     const std::int32_t longest = 128 * 1024;
     DeviceProblem problem(roomy_spec({longest, 64, 64, 64}, heads, 1));
     problem.set_lengths({1, 1, 1, 1});

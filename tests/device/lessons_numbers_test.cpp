@@ -251,7 +251,7 @@ ProblemSpec nan_spec(DType dtype, std::int32_t heads, std::int32_t parts) {
 // A NaN must be neither lost nor spread. In q: that row is NaN, all others keep their bits.
 TEST(DeviceLessons, Lessons30NanInQStaysInItsRow) {
   for (const DType dtype : kTypes) {
-    for (const std::int32_t heads : {6, 64}) {
+    for (const std::int32_t heads : {6, 10, 64}) {
       for (const std::int32_t parts : {1, 7}) {
         for (const int column : {0, 100, 511, 575}) {
           Problem problem(nan_spec(dtype, heads, parts));
@@ -274,7 +274,7 @@ TEST(DeviceLessons, Lessons30NanInQStaysInItsRow) {
 // request and kv head that do not see it may be NaN.
 TEST(DeviceLessons, Lessons30NanInATokenStaysInItsRequest) {
   for (const DType dtype : kTypes) {
-    for (const std::int32_t heads : {6, 64}) {
+    for (const std::int32_t heads : {6, 10, 64}) {
       for (const std::int32_t parts : {1, 7}) {
         for (const std::int32_t t : {0, 70, 698, 699}) {
           Problem problem(nan_spec(dtype, heads, parts));
