@@ -7,7 +7,7 @@ from typing import Any, Optional
 import numpy as np
 
 from ._frameworks import Framework
-from ._library import tvm_ffi
+from ._library import library, tvm_ffi
 
 try:
     import ml_dtypes
@@ -74,7 +74,7 @@ class _Memory:
             "version": 3,
             "shape": tuple(self.tensor.shape),
             "typestr": dtype,
-            "data": (self.tensor.data_ptr(), False),
+            "data": (library.address_of(self.tensor), False),
         }
 
 

@@ -55,6 +55,11 @@ Facts describe_device(std::int64_t device_type, std::int64_t device_index) {
                {"l2_bytes", info.l2_bytes}};
 }
 
+// Python's tensors of tvm-ffi before 0.1.15 do not tell it.
+std::int64_t address_of(const ffi::TensorView& tensor) {
+  return reinterpret_cast<std::intptr_t>(tensor.data_ptr()) + static_cast<std::int64_t>(tensor.byte_offset());
+}
+
 ffi::String version_text() { return version(); }
 
 }  // namespace
@@ -64,6 +69,7 @@ TVM_FFI_DLL_EXPORT_TYPED_FUNC(append_kv, run_append_kv)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(copy_pages, run_copy_pages)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(backends, describe_backends)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(device_info, describe_device)
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(address_of, address_of)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(version, version_text)
 
 }  // namespace flash_mla::python
