@@ -147,13 +147,13 @@ def _plain(value: Any) -> Any:
 
 
 _plans: dict[Any, Plan] = {}
-_MAX_PLANS = 4096
+MAX_PLANS = 4096
 
 
 def remember(key: Any, config: PlanConfig) -> Plan:
     """Makes a plan and keeps it under a key."""
     made = Plan(config)
-    if len(_plans) >= _MAX_PLANS:
+    if len(_plans) >= MAX_PLANS:
         _plans.clear()
     _plans[key] = made
     return made

@@ -8,7 +8,8 @@ makes the same eager call. Operators are for compilers; people call the function
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
@@ -37,6 +38,15 @@ class TorchFramework(Framework):
 
     def new(self, like: torch.Tensor, shape: tuple[int, ...], dtype: Optional[torch.dtype] = None) -> torch.Tensor:
         return like.new_empty(shape, dtype=dtype)
+
+    def template(self, like: Tensor, shape: tuple[int, ...], dtype: Optional[torch.dtype] = None) -> Tensor:
+        key = (like.device, like.dtype if dtype is None else dtype)
+        if key not in self._elements:
+            self._elements[key] = torch.empty((), device=key[0], dtype=key[1])
+        return self._elements[key].expand(shape)
+
+    make_again = staticmethod(torch.empty_like)  # half the time of torch.empty; contiguous, as expanded ones have no order
+    _elements: dict[Any, Tensor] = {}  # one of each device and dtype, for all templates
 
     def device_named(self, kind: int, index: int) -> torch.device:
         return torch.device("cpu") if kind == DLPACK_CPU else torch.device("cuda", index)

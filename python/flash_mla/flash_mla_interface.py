@@ -6,11 +6,11 @@ unchanged. What is not built yet raises NotImplementedError that names the featu
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ._decode import run_decode, run_num_splits, run_schedule
 from ._frameworks import framework_of
-from ._plan import HEAD_DIM, LATENT_DIM, RECORD_INTS, Plan, PlanConfig, _plans, check_rank, plan_for, remember
+from ._plan import HEAD_DIM, LATENT_DIM, MAX_PLANS, RECORD_INTS, Plan, PlanConfig, _plans, check_rank, plan_for, remember
 
 # The library's names of arguments and this interface's.
 _RENAMED = (
@@ -180,6 +180,17 @@ def flash_mla_with_kvcache(
         raise _in_this_interfaces_words(error) from None
 
 
+class _Call(NamedTuple):
+    """What calls of the same shapes share."""
+
+    plan: Plan
+    out: Any  # framework.make_again makes arrays like these
+    lse: Any
+
+
+_calls: dict[Any, _Call] = {}
+
+
 def _decode(
     framework: Any,
     q: Any,
@@ -190,22 +201,48 @@ def _decode(
     scale: float,
     causal: bool,
 ) -> tuple[Any, Any]:
-    stream = framework.stream(None)
+    is_object = type(metadata) is FlashMLASchedMeta
+    schedule = metadata.tile_scheduler_metadata if is_object else metadata
+    if schedule is not None:
+        if not hasattr(schedule, "shape"):
+            framework_of(schedule, "tile_scheduler_metadata")
+        key = (q.shape, k_cache.shape, schedule.shape, q.dtype, framework.device_of(q), causal)
+        call = _calls.get(key)
+        if call is not None and (not is_object or metadata._plan is call.plan):
+            return _run(framework, call, q, k_cache, block_table, cache_seqlens, schedule, scale)
+    schedule, call = _prepare(framework, q, k_cache, cache_seqlens, metadata, causal)
+    if len(_calls) >= MAX_PLANS:
+        _calls.clear()
+    _calls[q.shape, k_cache.shape, schedule.shape, q.dtype, framework.device_of(q), causal] = call
+    return _run(framework, call, q, k_cache, block_table, cache_seqlens, schedule, scale)
+
+
+def _run(
+    framework: Any, call: _Call, q: Any, k_cache: Any, block_table: Any, cache_seqlens: Any, schedule: Any, scale: float
+) -> tuple[Any, Any]:
+    out, lse = framework.make_again(call.out), framework.make_again(call.lse)
+    run_decode(
+        framework, call.plan, q, None, k_cache, None, block_table, cache_seqlens, None, out, lse, scale, schedule,
+        framework.stream(None),
+    )  # fmt: skip
+    return out, lse
+
+
+def _prepare(
+    framework: Any, q: Any, k_cache: Any, cache_seqlens: Any, metadata: Any, causal: bool
+) -> tuple[Any, _Call]:
+    """The schedule and the rest of a call of shapes that are new, or with a metadata object that is to be filled."""
     if isinstance(metadata, FlashMLASchedMeta) and metadata.have_initialized and metadata.config is None:
         metadata = metadata.tile_scheduler_metadata  # filled by compiled code
     if isinstance(metadata, FlashMLASchedMeta):
         plan = plan_for(framework, q, k_cache, causal, False, q.shape[0], 0, 0)
-        schedule = _fill(framework, metadata, plan, q.shape[1], cache_seqlens, stream)
+        schedule = _fill(framework, metadata, plan, q.shape[1], cache_seqlens, framework.stream(None))
     else:
         plan = _plan_of_metadata(framework, q, k_cache, causal, metadata)
         schedule = metadata
     b, s_q, h_q, _ = q.shape
-    out = framework.new(q, (b, s_q, h_q, LATENT_DIM))
-    lse = framework.new(q, (b, h_q, s_q), framework.float32)
-    run_decode(
-        framework, plan, q, None, k_cache, None, block_table, cache_seqlens, None, out, lse, scale, schedule, stream
-    )
-    return out, lse
+    out = framework.template(q, (b, s_q, h_q, LATENT_DIM))
+    return schedule, _Call(plan, out, framework.template(q, (b, h_q, s_q), framework.float32))
 
 
 def _fill(
