@@ -34,7 +34,7 @@ report() {
   local name=$1 status=$2
   grep -q 'SKIPPED ] device tests' "$results/$name.log" && status=1  # there is no GPU to check
   if [ "$status" = 0 ]; then
-    echo "  $name: $(grep -E 'PASSED|SKIPPED +\]|passed|steps, all right' "$results/$name.log" | tail -n 1)"
+    echo "  $name: $(grep -E 'PASSED|SKIPPED +\]|passed|steps, all right|rows, drawn evenly' "$results/$name.log" | tail -n 1)"
   else
     echo "  $name: FAILED ($status)"
     grep -hE 'Failure|^\[  FAILED|rror|rows:' "$results/$name.log" | head -n 15
@@ -71,6 +71,8 @@ stage_tests() {
     run_shares "tests-$program" 220 4 "$here/bin/$program" --gtest_filter='-*Repeat*:*Soak*' --gtest_brief=1 || failed=1
   done
   run_one tests-check 40 "$here/bin/flash-mla" check --backend cuda || failed=1
+  run_one tests-replay 40 "$here/bin/flash-mla" replay --backend cuda --layers 2 --pages 4000 --steps 500 --verify 200 ||
+    failed=1
   return $failed
 }
 

@@ -120,7 +120,7 @@ json read_roof(const Options& options, const json& peers) {
 json sweep(const Options& options) {
   const json roof = read_roof(options, bench::read_json(options.peers_path));
   json out = describe_run(options, roof);
-  out["sweep"] = bench::measure_sweep(roof);
+  out["sweep"] = bench::measure_sweep(roof, std::regex(options.only));
   return out;
 }
 
@@ -169,7 +169,7 @@ int main(int argc, char** argv) {
   app.add_option("--roof", options.roof_path, "this run's ceilings, as roofline prints them")->check(CLI::ExistingFile);
   app.add_option("--out", options.out_path, "where the JSON goes");
   app.add_option("--commit", options.commit, "commit of the build");
-  app.add_option("--only", options.only, "regular expression: only rows whose printed name it finds");
+  app.add_option("--only", options.only, "regular expression: only rows (or points of the sweep) whose name it finds");
   app.add_flag("--no-sustained", options.skip_sustained, "burst times only");
   app.add_flag("--no-pairs", options.skip_pairs, "only the peers' rows, not the comparisons of our own");
   app.add_flag("--sweep", options.sweep, "batch x length in place of the rows");

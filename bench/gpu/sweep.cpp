@@ -89,13 +89,14 @@ json measure_pair(const Pair& pair, const PagePool& pool) {
 
 }  // namespace
 
-json measure_sweep(const json& roof) {
+json measure_sweep(const json& roof, const std::regex& only) {
   const PagePool pool(std::int64_t{kMaxBatch} * kMaxLength / kPageTokens);
   json points = json::array();
   for (const int heads : {16, 128}) {
     for (const int batch : steps(1, kMaxBatch)) {
       for (const int length : steps(kPageTokens, kMaxLength)) {
         const Row row = uniform_row(batch, heads, length);
+        if (!std::regex_search(row.name(), only)) continue;
         points.push_back({{"b", batch},
                           {"h", heads},
                           {"s_k", length},

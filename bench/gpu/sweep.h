@@ -3,14 +3,15 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "rows.h"
 
 namespace bench {
 
 // b = 1 .. 256 and lengths 64 .. 32768, powers of two and 1.5 times them, at 16 and 128 heads:
-// [{b, h, s_k, us, floor_us}, ...].
-nlohmann::json measure_sweep(const nlohmann::json& roof);
+// [{b, h, s_k, us, floor_us}, ...]. Only points whose Row::name() `only` finds.
+nlohmann::json measure_sweep(const nlohmann::json& roof, const std::regex& only);
 
 // Each taken in turns with what it is compared with: [{name, us, base_us, ratio}, ...].
 //   skewed    one request of 16 times the others' length, against equal lengths of the same sum
