@@ -29,8 +29,10 @@ struct Fault {
   std::uint32_t longest_sleep_ns;
   std::int32_t sleeping_warp;  // -1: all
   bool noise;
+  bool reports;  // sets fault_reached where it leaves something out
 };
 static __constant__ Fault selected_fault;
+static __device__ int fault_reached;
 
 __device__ __forceinline__ std::uint32_t place_of(const void* barrier) {
   extern __shared__ unsigned char fault_origin[];
@@ -43,7 +45,10 @@ __device__ __forceinline__ bool left_out(Operation operation, std::uint32_t plac
     const bool sleeps = selected_fault.sleeping_warp < 0 || warp == selected_fault.sleeping_warp;
     if (sleeps && random >> 29 == 0) __nanosleep((random >> 5) % selected_fault.longest_sleep_ns);
   }
-  return operation == selected_fault.operation && place >= selected_fault.first && place <= selected_fault.last;
+  const bool left_out =
+      operation == selected_fault.operation && place >= selected_fault.first && place <= selected_fault.last;
+  if (left_out && selected_fault.reports) fault_reached = 1;
+  return left_out;
 }
 
 // A load whose lanes all want the same bank, and whose result nobody awaits.

@@ -120,8 +120,13 @@ std::int64_t run_all(std::vector<std::unique_ptr<Judged>>& all, int runs, std::c
 
 // The same with this fault. Waits without an end mostly come at once, so the first look comes soon.
 std::int64_t words_that_differ(std::vector<std::unique_ptr<Judged>>& all, const FaultCase* fault, int runs) {
-  select_fault(fault, {});
+  select_fault(fault, {}, /*reports=*/true);
   std::int64_t differing = run_all(all, 1, std::chrono::seconds(1));
+  if (fault != nullptr && !fault_was_reached()) {
+    std::printf("no kernel came to the place of %s\n", fault->name.c_str());
+    std::fflush(stdout);
+    _exit(kBroken);
+  }
   for (int look = 0; look < runs / kRunsBetweenLooks && differing == 0; ++look) {
     select_fault(fault, disturbance_of(look));
     differing = run_all(all, kRunsBetweenLooks, std::chrono::seconds(20));

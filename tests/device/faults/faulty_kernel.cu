@@ -100,7 +100,7 @@ const std::vector<FaultCase>& fault_cases() {
   return all;
 }
 
-void select_fault(const FaultCase* fault, const Disturbance& disturbance) {
+void select_fault(const FaultCase* fault, const Disturbance& disturbance, bool reports) {
   ptx::Fault selected = {};
   if (fault != nullptr) {
     selected.operation = static_cast<Operation>(fault->operation);
@@ -109,9 +109,16 @@ void select_fault(const FaultCase* fault, const Disturbance& disturbance) {
   selected.longest_sleep_ns = disturbance.longest_sleep_ns;
   selected.sleeping_warp = disturbance.sleeping_warp;
   selected.noise = disturbance.noise;
+  selected.reports = reports;
   FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
   FLASH_MLA_REQUIRE(cudaMemcpyToSymbol(ptx::selected_fault, &selected, sizeof selected));
   FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
+}
+
+bool fault_was_reached() {
+  int reached = 0;
+  FLASH_MLA_REQUIRE(cudaMemcpyFromSymbol(&reached, ptx::fault_reached, sizeof reached));
+  return reached != 0;
 }
 
 }  // namespace flash_mla::test

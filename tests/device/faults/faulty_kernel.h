@@ -28,7 +28,9 @@ struct Disturbance {
   bool noise = false;
 };
 
-// For kernels launched from now on; null: no fault.
-void select_fault(const FaultCase* fault, const Disturbance& disturbance);
+// For kernels launched from now on; null: no fault. `reports`: fault_was_reached() may be asked once they have run.
+void select_fault(const FaultCase* fault, const Disturbance& disturbance, bool reports = false);
+// Did a kernel come to the place of the fault?
+[[nodiscard]] bool fault_was_reached();
 
 }  // namespace flash_mla::test
