@@ -47,12 +47,16 @@ def run_decode(
 ) -> None:
     """Enqueues decode; every argument is there."""
     scratch = framework.scratch(plan, framework.device_of(q), stream)
-    arrays = (q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse)
     try:
-        if not framework.direct:
-            arrays = export_all(framework, arrays, stream)
-            schedule, scratch = export_all(framework, (schedule, scratch), stream)
-        library.decode(plan.handle, *arrays, softmax_scale, schedule, scratch, stream)
+        if framework.direct:
+            library.decode(
+                plan.handle, q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse,
+                softmax_scale, schedule, scratch, stream,
+            )  # fmt: skip
+            return
+        arrays = (q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse)
+        arrays = export_all(framework, arrays, stream)
+        library.decode(plan.handle, *arrays, softmax_scale, *export_all(framework, (schedule, scratch), stream), stream)
     except (AttributeError, TypeError):
         check_arrays(_DECODE_ARRAYS, (q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse))
         raise

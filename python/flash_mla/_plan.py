@@ -58,14 +58,11 @@ class Plan:
         self.num_parts, self.rows_per_unit, self.schedule_bytes, self.scratch_bytes = map(
             int, library.describe_plan(self.handle)
         )
+        self.on_cuda = device_type == DLPACK_CUDA
         self.schedule_shape = (self.schedule_bytes // (4 * RECORD_INTS), RECORD_INTS)
 
     def __repr__(self) -> str:
         return f"Plan({self.config}, num_parts={self.num_parts}, rows_per_unit={self.rows_per_unit})"
-
-    @property
-    def on_cuda(self) -> bool:
-        return self.config.device[0] == DLPACK_CUDA
 
 
 def parse_device(device: Any) -> tuple[int, int]:

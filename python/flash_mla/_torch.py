@@ -17,6 +17,12 @@ from torch import Tensor
 from ._frameworks import DLPACK_CPU, DLPACK_CUDA, Framework
 from ._plan import HEAD_DIM, LATENT_DIM, Plan, PlanConfig
 
+_is_capturing: Callable[[], bool] = getattr(torch._C, "_cuda_isCurrentStreamCapturing", lambda: False)
+_raw_stream: Callable[[int], int] = getattr(
+    torch._C, "_cuda_getCurrentRawStream", lambda index: torch.cuda.current_stream(index).cuda_stream
+)
+_operators_running = 0
+
 
 class TorchFramework(Framework):
     name = "torch"
@@ -40,13 +46,11 @@ class TorchFramework(Framework):
         return like.new_empty(shape, dtype=dtype)
 
     def template(self, like: Tensor, shape: tuple[int, ...], dtype: Optional[torch.dtype] = None) -> Tensor:
-        key = (like.device, like.dtype if dtype is None else dtype)
-        if key not in self._elements:
-            self._elements[key] = torch.empty((), device=key[0], dtype=key[1])
-        return self._elements[key].expand(shape)
+        made = like.new_empty(shape, dtype=dtype)
+        made.untyped_storage().resize_(0)  # it holds no memory, which may be a CUDA graph's
+        return made
 
-    make_again = staticmethod(torch.empty_like)  # half the time of torch.empty; contiguous, as expanded ones have no order
-    _elements: dict[Any, Tensor] = {}  # one of each device and dtype, for all templates
+    make_again = staticmethod(torch.empty_like)  # half the time of torch.empty
 
     def device_named(self, kind: int, index: int) -> torch.device:
         return torch.device("cpu") if kind == DLPACK_CPU else torch.device("cuda", index)
@@ -70,10 +74,20 @@ class TorchFramework(Framework):
     def wrap(self, tensor: Any) -> torch.Tensor:
         return torch.from_dlpack(tensor)
 
-    def scratch(self, plan: Any, device: torch.device, stream: int) -> Optional[torch.Tensor]:
-        if self.lends_memory or device.type == "cpu":
+    def scratch(self, plan: Any, device: torch.device, stream: int) -> Optional[Tensor]:
+        """Kept for each stream, on which calls come one after the other; in what becomes a CUDA graph, a new one."""
+        if not plan.on_cuda:
             return None
-        return torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
+        if _operators_running or _is_capturing():  # a compiler's graphs keep account of their memory
+            return None if self.lends_memory else torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
+        key = (device, _raw_stream(plan.config.device[1]))
+        size_bytes, kept = self._scratch.get(key, (-1, None))
+        if size_bytes < plan.scratch_bytes:
+            kept = torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
+            self._scratch[key] = (plan.scratch_bytes, kept)
+        return kept
+
+    _scratch: dict[tuple[torch.device, int], tuple[int, Tensor]] = {}
 
     def stack(self, arrays: list[Any]) -> torch.Tensor:
         return torch.stack(arrays)
@@ -200,8 +214,17 @@ def _operator(
     def register(function: Callable[..., Any]) -> Any:
         if not hasattr(torch.library, "custom_op"):
             return function
+
+        def run(*arguments: Any) -> Any:
+            global _operators_running
+            _operators_running += 1
+            try:
+                return function(*arguments)
+            finally:
+                _operators_running -= 1
+
         name = "flash_mla::" + function.__name__
-        operator = torch.library.custom_op(name, function, mutates_args=mutates, schema=schema)
+        operator = torch.library.custom_op(name, run, mutates_args=mutates, schema=schema)
         operator.register_fake(fake)
         return operator
 

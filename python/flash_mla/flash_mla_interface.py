@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Optional
 
-from ._decode import run_decode, run_num_splits, run_schedule
+from ._decode import check_arrays, run_decode, run_num_splits, run_schedule
 from ._frameworks import framework_of
-from ._plan import HEAD_DIM, LATENT_DIM, MAX_PLANS, RECORD_INTS, Plan, PlanConfig, _plans, check_rank, plan_for, remember
+from ._plan import (
+    HEAD_DIM,
+    LATENT_DIM,
+    MAX_PLANS,
+    RECORD_INTS,
+    Plan,
+    PlanConfig,
+    _plans,
+    check_rank,
+    plan_for,
+    remember,
+)
 
 # The library's names of arguments and this interface's.
 _RENAMED = (
@@ -203,26 +214,23 @@ def _decode(
 ) -> tuple[Any, Any]:
     is_object = type(metadata) is FlashMLASchedMeta
     schedule = metadata.tile_scheduler_metadata if is_object else metadata
+    call = None
     if schedule is not None:
-        if not hasattr(schedule, "shape"):
-            framework_of(schedule, "tile_scheduler_metadata")
-        key = (q.shape, k_cache.shape, schedule.shape, q.dtype, framework.device_of(q), causal)
+        try:
+            key = (q.shape, k_cache.shape, schedule.shape, q.dtype, framework.device_of(q), causal)
+        except AttributeError:
+            check_arrays(("k_cache", "tile_scheduler_metadata"), (k_cache, schedule))
+            raise
         call = _calls.get(key)
-        if call is not None and (not is_object or metadata._plan is call.plan):
-            return _run(framework, call, q, k_cache, block_table, cache_seqlens, schedule, scale)
-    schedule, call = _prepare(framework, q, k_cache, cache_seqlens, metadata, causal)
-    if len(_calls) >= MAX_PLANS:
-        _calls.clear()
-    _calls[q.shape, k_cache.shape, schedule.shape, q.dtype, framework.device_of(q), causal] = call
-    return _run(framework, call, q, k_cache, block_table, cache_seqlens, schedule, scale)
-
-
-def _run(
-    framework: Any, call: _Call, q: Any, k_cache: Any, block_table: Any, cache_seqlens: Any, schedule: Any, scale: float
-) -> tuple[Any, Any]:
-    out, lse = framework.make_again(call.out), framework.make_again(call.lse)
+    if call is None or (is_object and metadata._plan is not call.plan):
+        schedule, call = _prepare(framework, q, k_cache, cache_seqlens, metadata, causal)
+        if len(_calls) >= MAX_PLANS:
+            _calls.clear()
+        _calls[q.shape, k_cache.shape, schedule.shape, q.dtype, framework.device_of(q), causal] = call
+    plan, like_out, like_lse = call
+    out, lse = framework.make_again(like_out), framework.make_again(like_lse)
     run_decode(
-        framework, call.plan, q, None, k_cache, None, block_table, cache_seqlens, None, out, lse, scale, schedule,
+        framework, plan, q, None, k_cache, None, block_table, cache_seqlens, None, out, lse, scale, schedule,
         framework.stream(None),
     )  # fmt: skip
     return out, lse
