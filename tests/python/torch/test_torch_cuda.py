@@ -146,3 +146,24 @@ def test_kernel_name_in_a_profile():
 def test_large_batch_of_many_heads():
     problem = make_problem([(i * 379) % 3000 for i in range(64)], device="cuda", s_q=2, h_q=128, causal=True)
     assert_right(problem, *decode(problem, metadata(problem)))
+
+
+def test_graph_replays_beside_eager_calls():
+    """A graph captured on a stream is replayed on another, while the first one goes on with eager calls."""
+    graphed, eager = (make_problem([3000 + 500 * i] * 4, device="cuda", h_q=128, seed=i) for i in range(2))
+    for problem in (graphed, eager):
+        decode(problem, metadata(problem))
+    torch.cuda.synchronize()
+    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.graph(graph):
+        out, lse = decode(graphed, metadata(graphed))
+    results = []
+    for _ in range(20):
+        with torch.cuda.stream(side):
+            graph.replay()
+        results.append(decode(eager, metadata(eager)))
+    torch.cuda.synchronize()
+    assert_right(graphed, out, lse)
+    for result in results:
+        assert torch.equal(result[0], results[0][0])
+    assert_right(eager, *results[0])
