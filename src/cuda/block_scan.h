@@ -34,7 +34,8 @@ struct BlockScratch {
 template <class T>
 __device__ __forceinline__ T warp_scan(T value) {
   const int lane = threadIdx.x % kWarpLanes;
-  FLASH_MLA_NO_UNROLL for (int distance = 1; distance < kWarpLanes; distance *= 2) {
+#pragma unroll
+  for (int distance = 1; distance < kWarpLanes; distance *= 2) {
     const T lower = __shfl_up_sync(kAllLanes, value, distance);
     if (lane >= distance) value += lower;
   }

@@ -21,15 +21,19 @@
 namespace flash_mla::cuda {
 namespace {
 
-constexpr int kMaxThreads = Chunks::kMost;
+constexpr int kMaxThreads = 768;
+static_assert(kMaxThreads >= Chunks::kMost);
 constexpr int kPartsPerWarp = kWarpLanes - 1;  // a lane finds its part's beginning, its neighbour the end
 constexpr int kSharedRecords = 512;
+constexpr int kLengthsAtOnce = 16;  // piece lengths that are tried
 
 struct ScheduleParams {
   Work work;
   Chunks chunks;
   CostModel cost;
   std::int32_t num_parts;
+  std::int32_t part_warps;  // that take a part each per lane; a second set of as many shares the rules, if there is one
+  std::int32_t shape_hash;
   void* memory;
 };
 
@@ -38,8 +42,8 @@ struct Shared {
   PartRecord records[kSharedRecords];
   WorkTotals of_warp[kWarpLanes];
   BlockScratch<std::int64_t> sums;
-  BlockScratch<std::int32_t> counts;
-  std::int32_t tried[kWarpLanes];
+  std::int32_t counts_of_warp[kWarpLanes];
+  std::int32_t tried[kLengthsAtOnce];
   ShareTimes times;
 };
 
@@ -54,12 +58,15 @@ class Scheduler {
         // Records are read by threads that number others, so they are made in shared memory if they have room there.
         records_(params.num_parts < kSharedRecords ? shared.records : parts_),
         header_(ScheduleLayout::header(params.memory)),
+        shape_hash_(params.shape_hash),
+        part_warps_(params.part_warps),
         shared_(shared),
         thread_(static_cast<int>(threadIdx.x)),
         threads_(static_cast<int>(blockDim.x)) {}
 
   __device__ void run() {
     if (thread_ == 0) shared_.times = {};  // threads meet before these are added to
+    if (thread_ < kLengthsAtOnce) shared_.tried[thread_] = 0;
     survey();
     if (totals_.cost > 0) {
       decide_rule();
@@ -72,7 +79,7 @@ class Scheduler {
   __device__ int lane() const { return thread_ % kWarpLanes; }
   __device__ int warp() const { return thread_ / kWarpLanes; }
   __device__ int warps() const { return threads_ / kWarpLanes; }
-  __device__ std::int32_t parts_per_round() const { return warps() * kPartsPerWarp; }
+  __device__ std::int32_t parts_per_round() const { return part_warps_ * kPartsPerWarp; }
 
   // Sum of term(request) over the requests of this thread's chunk.
   template <class T, class Term>
@@ -120,78 +127,88 @@ class Scheduler {
     return total;
   }
 
-  // The least piece length for which every piece finds a part; each warp tries one length at a time.
+  // The least piece length for which every piece finds a part.
   __device__ PieceWeight shortest_pieces() {
     totals_.blocks = (totals_.cost - totals_.units * cost_.fixed) / cost_.per_block;
     std::int32_t low = least_piece_blocks(totals_, num_parts_), high = greatest_piece_blocks(totals_, num_parts_);
     FLASH_MLA_NO_UNROLL while (low < high) {
-      const std::int32_t step = ceil_div(high - low, warps()), length = low + warp() * step;
-      std::int32_t pieces = 0;
-      if (length < high) {
-        FLASH_MLA_NO_UNROLL for (std::int32_t r = lane(); r < work_.batch; r += kWarpLanes) {
-          pieces += static_cast<std::int32_t>(RequestUnits(work_, r).total(PieceWeight{length}));
-        }
-        pieces = __reduce_add_sync(kAllLanes, pieces);
-      }
-      if (lane() == 0) shared_.tried[warp()] = pieces;
+      const std::int32_t step = ceil_div(high - low, kLengthsAtOnce);
+      try_lengths(low, step);
       __syncthreads();
-      const bool fits = lane() >= warps() || shared_.tried[lane()] <= num_parts_;
-      const std::int32_t first = __ffs(static_cast<int>(__ballot_sync(kAllLanes, fits))) - 1;  // -1: none fits
-      const std::int32_t failed = first < 0 ? warps() : first;
+      const bool fits = lane() >= kLengthsAtOnce || shared_.tried[lane() % kLengthsAtOnce] <= num_parts_;
+      const std::int32_t failed = __ffs(static_cast<int>(__ballot_sync(kAllLanes, fits))) - 1;
       high = min_of(high, low + failed * step);
       low += failed > 0 ? (failed - 1) * step + 1 : 0;
-      __syncthreads();  // the next round writes what was tried
+      __syncthreads();
+      if (thread_ < kLengthsAtOnce) shared_.tried[thread_] = 0;
+      __syncthreads();
     }
     return {low};
   }
 
+  // Counts the pieces of lengths low, low + step ...
+  __device__ void try_lengths(std::int32_t low, std::int32_t step) const {
+    const std::int32_t begin = thread_ * chunks_.size, end = min_of(begin + chunks_.size, work_.batch);
+    FLASH_MLA_NO_UNROLL for (std::int32_t r = begin; __any_sync(kAllLanes, r < end); ++r) {
+      const RequestUnits units = r < end ? RequestUnits(work_, r) : RequestUnits();
+#pragma unroll 4
+      for (std::int32_t i = 0; i < kLengthsAtOnce; ++i) {
+        const auto pieces = static_cast<std::int32_t>(units.total(PieceWeight{low + i * step}));
+        const std::int32_t sum = __reduce_add_sync(kAllLanes, pieces);
+        if (lane() == 0) atomicAdd(&shared_.tried[i], sum);
+      }
+    }
+  }
+
   // The boundaries of the part of this thread in a round.
   __device__ void find_boundaries(std::int32_t first) {
-    part_ = first + warp() * kPartsPerWarp + lane();
+    part_ = first + (warp() < part_warps_ ? warp() : warp() - part_warps_) * kPartsPerWarp + lane();
     begin_ = find_cut_point(work_, chunks_, cost_, shared_.costs, totals_.cost, part_, num_parts_);
     end_ = shuffle_words(begin_, [](std::uint32_t word) { return __shfl_down_sync(kAllLanes, word, 1); });
     if (lane() == kPartsPerWarp) part_ = num_parts_;  // nobody's
   }
 
   __device__ void time_shares(const StepClock& clock) {
-    ShareTimes own;
+    const std::int32_t sets = warps() >= 2 * part_warps_ ? 2 : 1, set = warp() >= part_warps_ ? 1 : 0;
+    if (warp() >= sets * part_warps_) return;
     FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < num_parts_; first += parts_per_round()) {
       find_boundaries(first);
-      if (part_ >= num_parts_) continue;
-#pragma unroll
-      for (std::int32_t i = 0; i < SnapRule::kCount; ++i) {
-        const SharePart between = part_between(cost_, begin_, end_, {i});
-        own.longest[i] = max_of(own.longest[i], clock.part(between.time)), own.partials[i] += between.partials;
+      FLASH_MLA_NO_UNROLL for (std::int32_t i = set; i < SnapRule::kCount; i += sets) {
+        SharePart between;
+        if (part_ < num_parts_) between = part_between(cost_, begin_, end_, {i});
+        const std::uint32_t longest = __reduce_max_sync(kAllLanes, clock.part(between.time));
+        const std::int32_t partials = __reduce_add_sync(kAllLanes, between.partials);
+        if (lane() == 0) {
+          atomicMax(&shared_.times.longest[i], longest);
+          atomicAdd(&shared_.times.partials[i], partials);
+        }
       }
-    }
-#pragma unroll
-    for (std::int32_t i = 0; i < SnapRule::kCount; ++i) {
-      const std::uint32_t longest = __reduce_max_sync(kAllLanes, own.longest[i]);
-      const std::int32_t partials = __reduce_add_sync(kAllLanes, own.partials[i]);
-      if (lane() == 0) atomicMax(&shared_.times.longest[i], longest), atomicAdd(&shared_.times.partials[i], partials);
     }
   }
 
   __device__ void decide_rule() {
     const StepClock clock(cost_, totals_.cost, num_parts_);
     time_shares(clock);
-    PieceWeight shortest;
-    PieceCount count;
-    if (totals_.units <= num_parts_) {
-      shortest = shortest_pieces();
-      count = count_pieces(shortest);
-    }
     __syncthreads();
-    decision_ = decide(cost_, clock, totals_, num_parts_, shared_.times, shortest, count.partials);
-    if (decision_.by_pieces && decision_.pieces.piece_blocks != shortest.piece_blocks) {
-      count = count_pieces(decision_.pieces);
+    decision_ = decide_shares(clock, shared_.times);
+    if (totals_.units > num_parts_) return;
+    consider_uncut(cost_, clock, totals_, &decision_);
+    const PieceWeight shortest = shortest_pieces();
+    std::int32_t counted = 0;  // length whose pieces the table has
+    if (consider_pieces(cost_, clock, totals_, shortest, 0, &decision_)) {
+      const PieceCount count = count_pieces(shortest);
+      pieces_ = count.pieces, counted = shortest.piece_blocks;
+      consider_pieces(cost_, clock, totals_, shortest, count.partials, &decision_);
     }
-    pieces_ = count.pieces;
+    if (decision_.by_pieces && decision_.pieces.piece_blocks != counted) {
+      pieces_ = count_pieces(decision_.pieces).pieces;
+    }
   }
 
   // Writes the positions of a round's parts that get work behind the `used_` before them, and where their slots begin.
   __device__ void cut(std::int32_t first) {
-    if (num_parts_ > parts_per_round()) find_boundaries(first);
+    if (warp() >= part_warps_) part_ = num_parts_;
+    if (num_parts_ > parts_per_round() && warp() < part_warps_) find_boundaries(first);
     PartRecord record;
     std::int32_t partials = 0;
     bool works = part_ < num_parts_;
@@ -204,27 +221,42 @@ class Scheduler {
       partials = between.partials;
       record = record_at(work_, begin_, between.begin);
     }
-    const Scanned<std::int32_t> both = block_scan((works ? 1 : 0) + (partials << 16), shared_.counts);
+    add_records(works, partials, record);
+  }
+
+  // Writes the records of a round's parts that get work behind those of earlier rounds.
+  __device__ void add_records(bool works, std::int32_t partials, PartRecord& record) {
+    const unsigned working = __ballot_sync(kAllLanes, works), lower = (1u << lane()) - 1;
+    const unsigned one = __ballot_sync(kAllLanes, partials > 0), two = __ballot_sync(kAllLanes, partials > 1);
+    const auto packed = [&](unsigned lanes) {
+      return __popc(working & lanes) + ((__popc(one & lanes) + __popc(two & lanes)) << 16);
+    };
+    if (lane() == 0) shared_.counts_of_warp[warp()] = packed(kAllLanes);
+    __syncthreads();
+    const std::int32_t of_warp = lane() < warps() ? shared_.counts_of_warp[lane()] : 0;
+    const std::int32_t before = __reduce_add_sync(kAllLanes, lane() < warp() ? of_warp : 0) + packed(lower);
+    const std::int32_t total = __reduce_add_sync(kAllLanes, of_warp);
     if (works) {
-      record.first_slot = slots_ + (both.before >> 16);
-      records_[used_ + (both.before & 0xffff)] = record;
+      record.first_slot = slots_ + (before >> 16);
+      records_[used_ + (before & 0xffff)] = record;
     }
-    used_ += both.total & 0xffff;
-    slots_ += both.total >> 16;
+    used_ += total & 0xffff;
+    slots_ += total >> 16;
+    __syncthreads();  // records are written, which threads that number others read; the next round may count
   }
 
   __device__ void number() {
-    __syncthreads();  // positions are written, which threads that number other parts read
+    if (thread_ == 0) *header_ = make_header(shape_hash_, work_.batch, totals_, num_parts_, slots_);
     FLASH_MLA_NO_UNROLL for (std::int32_t part = thread_; part <= num_parts_; part += threads_) {
+      PartRecord record;
       if (part < used_) {
-        number_part(records_, part, used_, records_[part].first_slot);
+        record = numbered(records_, part, used_, records_[part].first_slot);
       } else {
-        records_[part] = end_record(work_);
-        number_part(records_, part, used_, slots_);
+        record = end_record(work_);
+        record.first_slot = slots_, record.head_first_part = record.head_last_part = part;
       }
-      if (records_ != parts_) parts_[part] = records_[part];
+      parts_[part] = record;  // where these are the records that others read, they read what does not change
     }
-    if (thread_ == 0) *header_ = make_header(work_, totals_, num_parts_, slots_);
   }
 
   const Work& work_;
@@ -234,6 +266,8 @@ class Scheduler {
   PartRecord* const parts_;
   PartRecord* const records_;
   ScheduleHeader* const header_;
+  const std::int32_t shape_hash_;
+  const std::int32_t part_warps_;
   Shared& shared_;
   const int thread_, threads_;
 
@@ -255,16 +289,20 @@ __global__ void __launch_bounds__(kMaxThreads, 1) make_schedule_kernel(const __g
 
 Status launch_schedule(const Plan& plan, const BatchView& batch, void* schedule_memory, cudaStream_t stream) noexcept {
   const PlanConfig& config = plan.config();
-  ScheduleParams params = {work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit()),
-                           Chunks::of(batch.batch),
-                           CostModel{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan),
-                                     PlanAccess::cost_merge(plan), PlanAccess::cost_partial(plan)}
-                               .sanitized(),
-                           plan.num_parts(), schedule_memory};
-  // A thread for each chunk of requests, and for each part as far as threads go.
-  const std::int32_t part_warps = ceil_div(plan.num_parts(), kPartsPerWarp);
-  const std::int32_t wanted = max_of(min_of(batch.batch, kMaxThreads), min_of(part_warps, kMaxThreads) * kWarpLanes);
-  const std::int32_t threads = round_up(min_of(wanted, kMaxThreads), kWarpLanes);
+  ScheduleParams params;
+  params.work = work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit());
+  params.chunks = Chunks::of(batch.batch);
+  params.cost = CostModel{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan),
+                          PlanAccess::cost_partial(plan)}
+                    .sanitized();
+  params.num_parts = plan.num_parts();
+  params.shape_hash = shape_hash(params.work);
+  params.memory = schedule_memory;
+  // A thread for each chunk of requests; a lane for each part and half of the rules, as far as threads go.
+  constexpr std::int32_t kMaxWarps = kMaxThreads / kWarpLanes;
+  params.part_warps = min_of(ceil_div(plan.num_parts(), kPartsPerWarp), kMaxWarps);
+  const std::int32_t rule_warps = 2 * params.part_warps <= kMaxWarps ? 2 * params.part_warps : params.part_warps;
+  const std::int32_t threads = max_of(round_up(params.chunks.count, kWarpLanes), rule_warps * kWarpLanes);
   void* arguments[] = {&params};
   FLASH_MLA_CUDA_TRY(cudaLaunchKernel, reinterpret_cast<const void*>(&make_schedule_kernel), dim3(1),
                      dim3(static_cast<unsigned>(threads)), arguments, 0, stream);

@@ -40,33 +40,37 @@ struct Chunks {
     const std::int32_t size = max_of(ceil_div(batch, kMost), 1);
     return {size, ceil_div(batch, size)};
   }
+  // The greatest power of 4 below count, 1 at least.
+  FLASH_MLA_HOST_DEVICE std::int32_t first_quarter() const {
+    return count > 256 ? 256 : count > 64 ? 64 : count > 16 ? 16 : count > 4 ? 4 : 1;
+  }
 };
 
 // Weight of all requests before each chunk; before[count] is the total.
 struct WeightTable {
   std::int64_t before[Chunks::kMost + 1];
 
-  // The unit at 0 <= offset < total. Request work.batch if lengths changed since the table was filled.
+  // The unit at 0 <= offset < total.
   template <class Weight>
   FLASH_MLA_HOST_DEVICE UnitAt find(const Work& work, const Chunks& chunks, Weight weight, std::int64_t offset,
                                     std::int32_t* request) const {
-    std::int32_t low = 0, high = chunks.count;  // before[low] <= offset < before[high]
-    FLASH_MLA_NO_UNROLL while (high - low > 1) {
-      const std::int32_t middle = (low + high) / 2;
-      (before[middle] <= offset ? low : high) = middle;
+    // Its chunk, before[low] <= offset < before[low + 1]: in quarters, since three loads take as long as one.
+    const auto starts_by = [&](std::int32_t chunk) {
+      return before[min_of(chunk, chunks.count)] <= offset ? 1 : 0;  // 0 for the end: offset < total
+    };
+    std::int32_t low = 0;
+    FLASH_MLA_NO_UNROLL for (std::int32_t quarter = chunks.first_quarter(); quarter > 0; quarter /= 4) {
+      low += (starts_by(low + quarter) + starts_by(low + 2 * quarter) + starts_by(low + 3 * quarter)) * quarter;
     }
     offset -= before[low];
-    FLASH_MLA_NO_UNROLL for (std::int32_t r = low * chunks.size; r < work.batch; ++r) {
-      const RequestUnits units(work, r);
-      const std::int64_t total = units.total(weight);
-      if (offset < total) {
-        *request = r;
-        return units.find(offset, weight);
-      }
+    const std::int32_t last = min_of((low + 1) * chunks.size, work.batch) - 1;
+    *request = low * chunks.size;
+    FLASH_MLA_NO_UNROLL for (; *request < last; ++*request) {
+      const std::int64_t total = RequestUnits(work, *request).total(weight);
+      if (offset < total) break;
       offset -= total;
     }
-    *request = work.batch;
-    return {};
+    return RequestUnits(work, *request).find(offset, weight);
   }
 };
 
@@ -214,31 +218,38 @@ struct ShareTimes {
 };
 
 struct CutDecision {
-  SnapRule shares;
-  PieceWeight pieces;  // if by_pieces
+  SnapRule shares = {};
+  PieceWeight pieces = {};  // if by_pieces
   bool by_pieces = false;
+  std::int64_t time = 0;  // of the step, in StepClock's numbers
 };
 
-// The rule with the least modelled time, on a tie the first. Pieces are for at most as many units as parts; `shortest`
-// are the shortest of which there are no more than parts.
-FLASH_MLA_HOST_DEVICE CutDecision decide(const CostModel& cost, const StepClock& clock, const WorkTotals& totals,
-                                         std::int32_t num_parts, const ShareTimes& times, PieceWeight shortest,
-                                         std::int32_t shortest_partials) {
-  CutDecision decision;
-  std::int64_t best = clock.step(times.longest[SnapRule::kWhole], 0);
-  if (totals.units <= num_parts) {
-    const PieceWeight uncut{max_of(totals.max_blocks, 1)};
-    const std::int64_t uncut_time = clock.step(clock.part(cost.tile(totals.max_blocks)), 0);
-    if (uncut_time < best) best = uncut_time, decision.pieces = uncut, decision.by_pieces = true;
-    const std::int64_t longest = cost.tile(min_of(shortest.piece_blocks, totals.max_blocks));
-    const std::int64_t time = clock.step(clock.part(longest + cost.partial), shortest_partials);
-    if (shortest_partials > 0 && time < best) best = time, decision.pieces = shortest, decision.by_pieces = true;
-  }
+// The best of the rules of shares; on a tie the one that moves more.
+FLASH_MLA_HOST_DEVICE CutDecision decide_shares(const StepClock& clock, const ShareTimes& times) {
+  CutDecision decision{.time = clock.step(times.longest[SnapRule::kWhole], 0)};
   FLASH_MLA_NO_UNROLL for (std::int32_t i = 1; i < SnapRule::kCount; ++i) {
     const std::int64_t time = clock.step(times.longest[i], times.partials[i]);
-    if (time < best) best = time, decision.shares = {i}, decision.by_pieces = false;
+    if (time < decision.time) decision.time = time, decision.shares = {i};
   }
   return decision;
+}
+
+// One part per unit, if that is as good: for at most as many units as parts.
+FLASH_MLA_HOST_DEVICE void consider_uncut(const CostModel& cost, const StepClock& clock, const WorkTotals& totals,
+                                          CutDecision* decision) {
+  const std::int64_t time = clock.step(clock.part(cost.tile(totals.max_blocks)), 0);
+  if (time > decision->time) return;
+  *decision = {.pieces = {max_of(totals.max_blocks, 1)}, .by_pieces = true, .time = time};
+}
+
+// Equal pieces, if they are better; with 0 partials whether they might be. Returns that.
+FLASH_MLA_HOST_DEVICE bool consider_pieces(const CostModel& cost, const StepClock& clock, const WorkTotals& totals,
+                                           PieceWeight pieces, std::int32_t partials, CutDecision* decision) {
+  if (pieces.piece_blocks >= totals.max_blocks) return false;  // nothing is cut
+  const std::int64_t time = clock.step(clock.part(cost.tile(pieces.piece_blocks) + cost.partial), partials);
+  if (time >= decision->time) return false;
+  if (partials > 0) *decision = {.pieces = pieces, .by_pieces = true, .time = time};
+  return true;
 }
 
 }  // namespace flash_mla

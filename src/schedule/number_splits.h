@@ -60,24 +60,24 @@ FLASH_MLA_HOST_DEVICE std::int32_t last_of_unit(const PartRecord* parts, std::in
   return part;
 }
 
-// Completes a record, given all positions. `used` parts have work; `first_slot` partials come before this part's.
-FLASH_MLA_HOST_DEVICE void number_part(PartRecord* parts, std::int32_t part, std::int32_t used,
-                                       std::int32_t first_slot) {
-  PartRecord& record = parts[part];
+// The complete record, given all positions. `used` parts have work; `first_slot` partials come before this part's.
+FLASH_MLA_HOST_DEVICE PartRecord numbered(const PartRecord* parts, std::int32_t part, std::int32_t used,
+                                          std::int32_t first_slot) {
+  PartRecord record = parts[part];
   record.first_slot = first_slot;
   record.head_first_part = record.head_last_part = part;
-  if (record.block == 0) return;
+  if (record.block == 0) return record;
   // The unit's first record stands at its first block if the part that begins it begins with it, else inside it.
   const std::int32_t first = last_of_unit(parts, part, used, -1);
   record.head_first_part = parts[first].block > 0 ? first - 1 : first;
   record.head_last_part = last_of_unit(parts, part, used, 1);
+  return record;
 }
 
-FLASH_MLA_HOST_DEVICE ScheduleHeader make_header(const Work& work, const WorkTotals& totals, std::int32_t num_parts,
-                                                 std::int32_t num_slots) {
-  return {kScheduleMagic, shape_hash(work), static_cast<std::int32_t>(totals.lengths_hash),
-          work.batch,     num_parts,        num_slots,
-          {0, 0}};
+FLASH_MLA_HOST_DEVICE ScheduleHeader make_header(std::int32_t shape_hash, std::int32_t batch, const WorkTotals& totals,
+                                                 std::int32_t num_parts, std::int32_t num_slots) {
+  return {kScheduleMagic, shape_hash, static_cast<std::int32_t>(totals.lengths_hash), batch, num_parts,
+          num_slots,      {0, 0}};
 }
 
 }  // namespace flash_mla

@@ -106,23 +106,23 @@ void number(const Step& step, std::int32_t used, PartRecord* parts, ScheduleHead
   for (std::int32_t part = used; part <= step.num_parts; ++part) parts[part] = end_record(work);
   std::int32_t slots = 0;
   for (std::int32_t part = 0; part <= step.num_parts; ++part) {
-    number_part(parts, part, used, slots);
+    parts[part] = numbered(parts, part, used, slots);
     slots += part < step.num_parts ? partials_of(parts, part) : 0;
   }
-  *header = make_header(work, step.totals, step.num_parts, slots);
+  *header = make_header(shape_hash(work), work.batch, step.totals, step.num_parts, slots);
 }
 
 // Returns how many parts get work.
 std::int32_t cut(Step* step, PartRecord* parts) {
   const StepClock clock(step->cost, step->totals.cost, step->num_parts);
-  PieceWeight shortest;
-  PieceCount count;
+  CutDecision decision = decide_shares(clock, time_shares(*step, clock));
   if (step->totals.units <= step->num_parts) {
-    shortest = shortest_pieces(*step);
-    count = PieceCounter::unpack(total_of(step->work, PieceCounter{shortest}, 0, step->work.batch));
+    consider_uncut(step->cost, clock, step->totals, &decision);
+    const PieceWeight pieces = shortest_pieces(*step);
+    const std::int64_t counted = total_of(step->work, PieceCounter{pieces}, 0, step->work.batch);
+    const std::int32_t partials = PieceCounter::unpack(counted).partials;
+    consider_pieces(step->cost, clock, step->totals, pieces, partials, &decision);
   }
-  const CutDecision decision =
-      decide(step->cost, clock, step->totals, step->num_parts, time_shares(*step, clock), shortest, count.partials);
   return decision.by_pieces ? cut_pieces(step, decision.pieces, parts) : cut_shares(*step, decision.shares, parts);
 }
 

@@ -24,6 +24,7 @@ struct UnitAt {
 
 class RequestUnits {
  public:
+  RequestUnits() = default;  // none
   FLASH_MLA_HOST_DEVICE RequestUnits(const Work& work, std::int32_t request)
       : heads_(work.num_heads_kv), heads_per_kv_(work.heads_per_kv), rows_per_unit_(work.rows_per_unit) {
     const std::int32_t length = work.length(request), queries = work.queries(request), rows = queries * heads_per_kv_;
@@ -89,7 +90,7 @@ class RequestUnits {
     return total + (bundles_ - first) * weight(max_blocks_);
   }
 
-  std::int32_t heads_, heads_per_kv_, rows_per_unit_;
+  std::int32_t heads_ = 0, heads_per_kv_ = 1, rows_per_unit_ = 1;
   std::int32_t bundles_ = 0;
   std::int32_t min_blocks_ = 0, max_blocks_ = 0;  // of the first and of the last bundle
   std::int64_t lead_ = 0;                         // query token q sees token t if t <= q - lead
