@@ -1,8 +1,7 @@
 // Step 2 of docs/algorithm.md: make_schedule cuts the units of a step into parts of nearly equal modelled time
 // (cost.h).
 //
-// Two families of rules propose cuts; of their proposals the one with the least modelled time is taken, on a tie the
-// first:
+// Two families of rules propose cuts; of their proposals the one with the least modelled time is taken:
 //   shares   parts of equal cost, boundaries at p * total / num_parts. A boundary inside a unit moves to an end of that
 //            unit where that costs its neighbours little enough (SnapRule of cuts.h), else it cuts the unit at a block
 //            boundary, never into the unit's fixed cost. From "all move", which cuts nothing, to "none moves".
