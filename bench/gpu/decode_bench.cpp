@@ -148,7 +148,7 @@ json measure(const Options& options) {
       fmt::print("ceiling {:<32} {:7.0f} this run, {:5.3f} x the peers' run\n", name, ours.get<double>(),
                  ours.get<double>() / peers.at("roof").at(name).get<double>());
 
-  if (!options.skip_pairs) out["pairs"] = bench::measure_pairs(rows);
+  if (!options.skip_pairs && options.only.empty()) out["pairs"] = bench::measure_pairs(rows);
 
   Row small;
   small.batch = 256, small.heads = 128, small.regime = "host", small.seqlens.assign(256, 1000);
@@ -171,12 +171,12 @@ int main(int argc, char** argv) {
   app.add_option("--commit", options.commit, "commit of the build");
   app.add_option("--only", options.only, "regular expression: only rows (or points of the sweep) whose name it finds");
   app.add_flag("--no-sustained", options.skip_sustained, "burst times only");
-  app.add_flag("--no-pairs", options.skip_pairs, "only the peers' rows, not the comparisons of our own");
+  app.add_flag("--no-pairs", options.skip_pairs, "without the comparisons of our own, as with --only");
   app.add_flag("--sweep", options.sweep, "batch x length in place of the rows");
   CLI11_PARSE(app, argc, argv);
   try {
     const json result = options.sweep ? sweep(options) : measure(options);
-    if (!options.out_path.empty()) std::ofstream(options.out_path) << result.dump(1) << "\n";
+    if (!options.out_path.empty()) std::ofstream(options.out_path) << result.dump(options.sweep ? -1 : 1) << "\n";
   } catch (const std::exception& error) {
     fmt::print(stderr, "decode_bench: {}\n", error.what());
     return 1;

@@ -51,14 +51,17 @@ __device__ __forceinline__ bool left_out(Operation operation, std::uint32_t plac
   return left_out;
 }
 
-// A load whose lanes all want the same bank, and whose result nobody awaits.
+// Loads whose lanes all want the same bank, and whose results nobody awaits.
 __device__ __forceinline__ void make_noise() {
   if (!selected_fault.noise) return;
   extern __shared__ unsigned char fault_origin[];
-  std::uint32_t ignored;
-  asm volatile("ld.shared.u32 %0, [%1];"
-               : "=r"(ignored)
-               : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(fault_origin)) + 128 * (threadIdx.x % 32)));
+  const std::uint32_t address =
+      static_cast<std::uint32_t>(__cvta_generic_to_shared(fault_origin)) + 128 * (threadIdx.x % 32);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    std::uint32_t ignored;
+    asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(ignored) : "r"(address + 4 * i));
+  }
 }
 
 #else
