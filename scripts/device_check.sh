@@ -78,20 +78,23 @@ stage_tests() {
 
 # The Python package from its wheel, with the PyTorch, CuPy and JAX of this machine's python3. Results in python.json.
 stage_python() {
-  local failed=0 site tests=$here/python/tests/python
+  local failed=0 tests=$here/python/tests/python site name job jobs=()
   site=$(mktemp -d)
+  local pytest=(python3 -m pytest -q -p no:cacheprovider)
   python3 -m pip install --quiet --no-index --no-deps --find-links "$here/wheels" --target "$site" flash-mla apache-tvm-ffi &&
     PYTHONPATH=$site python3 -c 'import torch, flash_mla; assert torch.cuda.is_available(), "PyTorch sees no GPU"' || failed=1
   if [ $failed = 0 ]; then
-    export PYTHONPATH=$site PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
-    run_one python-arrays 60 python3 -m pytest -q -p no:cacheprovider "$tests" --ignore "$tests/torch" || failed=1
-    FLASH_MLA_TEST_DEVICES=cpu,cuda run_one python-torch 150 python3 -m pytest -q -p no:cacheprovider "$tests/torch" \
-      --durations=10 || failed=1
-    run_one python-example 60 python3 "$here/python/examples/deepseek_transformers.py" --device cuda \
+    export PYTHONPATH=$site PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 FLASH_MLA_TEST_DEVICES=cpu,cuda
+    run_one python-arrays 150 "${pytest[@]}" "$tests/numpy" & jobs+=($!)
+    for name in drop_in errors compile cuda example; do
+      run_one "python-$name" 150 "${pytest[@]}" "$tests/torch/test_torch_$name.py" & jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+    run_one python-example-gpu 60 python3 "$here/python/examples/deepseek_transformers.py" --device cuda \
       --json "$results/python-example.json" || failed=1
     run_one python-overhead 60 python3 "$here/python/bench/python/overhead.py" --commit "$commit" \
       --example "$results/python-example.json" --out "$results/python.json" || failed=1
-    unset PYTHONPATH PYTHONDONTWRITEBYTECODE HF_HUB_OFFLINE
+    unset PYTHONPATH PYTHONDONTWRITEBYTECODE HF_HUB_OFFLINE FLASH_MLA_TEST_DEVICES
   fi
   rm -rf "$site"
   return $failed

@@ -83,11 +83,15 @@ def set_lengths(problem: Problem, lengths: Sequence[int], seed: int) -> None:
     problem.q.copy_(other.q)
 
 
-def exact(problem: Problem, round_weights: bool = False) -> tuple[Tensor, Tensor]:
-    """(out [b, s_q, h_q, 512], lse [b, h_q, s_q]) in float64; `round_weights`: what a kernel rounds, too."""
+def exact(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """(out, out of a model that rounds what every kernel must, lse) in float64.
+
+    [b, s_q, h_q, 512] twice and [b, h_q, s_q]. The model rounds the weights and its result to the tensors' dtype.
+    """
     b, s_q, h_q, _ = problem.q.shape
     page_size, h_kv = problem.cache.shape[1:3]
     out = torch.zeros(b, s_q, h_q, LATENT, dtype=torch.float64, device=problem.q.device)
+    model = torch.zeros_like(out)
     lse = torch.full((b, h_q, s_q), float("inf"), dtype=torch.float64, device=problem.q.device)
     for request, length in enumerate(problem.seqlens.tolist()):
         if length == 0:
@@ -102,18 +106,16 @@ def exact(problem: Problem, round_weights: bool = False) -> tuple[Tensor, Tensor
         sums = scores.logsumexp(-1)
         sees = sums > float("-inf")
         weights = torch.where(sees[..., None], (scores - scores.amax(-1, keepdim=True)).exp(), 0.0)
-        if round_weights:
-            weights = weights.to(problem.q.dtype).double()
-        total = torch.where(sees[..., None], weights.sum(-1, keepdim=True), 1.0)
-        out[request] = torch.einsum("hqk,khd->qhd", weights / total, k[..., :LATENT])
+        for result, w in ((out, weights), (model, weights.to(problem.q.dtype).double())):
+            total = torch.where(sees[..., None], w.sum(-1, keepdim=True), 1.0)
+            result[request] = torch.einsum("hqk,khd->qhd", w / total, k[..., :LATENT])
         lse[request] = torch.where(sees, sums, float("inf"))
-    return (out.to(problem.q.dtype).double() if round_weights else out), lse
+    return out, model.to(problem.q.dtype).double(), lse
 
 
 def assert_right(problem: Problem, out: Tensor, lse: Tensor, requests: slice = slice(None)) -> None:
     """Per row: no further from exact than 1.5 x what rounding alone costs, plus a slack for sums in fp32."""
-    want, want_lse = exact(problem)
-    model, _ = exact(problem, round_weights=True)
+    want, model, want_lse = exact(problem)
     assert out.dtype == problem.q.dtype and out.shape == want.shape, (out.dtype, out.shape)
     assert lse.dtype == torch.float32 and lse.shape == want_lse.shape, (lse.dtype, lse.shape)
     out, lse = out.double()[requests], lse.double()[requests]
