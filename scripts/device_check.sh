@@ -80,17 +80,19 @@ stage_tests() {
 stage_python() {
   local failed=0 tests=$here/python/tests/python site name job jobs=()
   site=$(mktemp -d)
-  local pytest=(python3 -m pytest -q -p no:cacheprovider)
+  local pytest=(python3 -m pytest -q -o addopts= -p no:cacheprovider --durations=3)
   python3 -m pip install --quiet --no-index --no-deps --find-links "$here/wheels" --target "$site" flash-mla apache-tvm-ffi &&
     PYTHONPATH=$site python3 -c 'import torch, flash_mla; assert torch.cuda.is_available(), "PyTorch sees no GPU"' || failed=1
   if [ $failed = 0 ]; then
     export PYTHONPATH=$site PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 FLASH_MLA_TEST_DEVICES=cpu,cuda
+    export OMP_NUM_THREADS=2  # several at a time, whose threads would wait for one another
     run_one python-arrays 150 "${pytest[@]}" "$tests/numpy" & jobs+=($!)
-    for name in drop_in errors compile cuda example; do
+    for name in drop_in errors compile cuda; do  # the example on the CPU is tested where there is no GPU, too
       run_one "python-$name" 150 "${pytest[@]}" "$tests/torch/test_torch_$name.py" & jobs+=($!)
     done
     for job in "${jobs[@]}"; do wait "$job" || failed=1; done
-    run_one python-example-gpu 60 python3 "$here/python/examples/deepseek_transformers.py" --device cuda \
+    unset OMP_NUM_THREADS
+    run_one python-example 60 python3 "$here/python/examples/deepseek_transformers.py" --device cuda \
       --json "$results/python-example.json" || failed=1
     run_one python-overhead 60 python3 "$here/python/bench/python/overhead.py" --commit "$commit" \
       --example "$results/python-example.json" --out "$results/python.json" || failed=1
