@@ -1,7 +1,7 @@
 """Loads the package's shared library, without compiling anything. Used by every other file of the package.
 
-tvm-ffi imports PyTorch if that is installed, and for PyTorch before 2.10 without a torch-c-dlpack-ext that fits it would
-compile one at import. A flag keeps it from doing so; PyTorch's tensors then take a slower way into the library.
+tvm-ffi imports PyTorch if that is installed, and for PyTorch before 2.10 without a torch-c-dlpack-ext that fits it
+would compile one at import. A flag keeps it from doing so; PyTorch's tensors then take a slower way into the library.
 """
 
 from __future__ import annotations

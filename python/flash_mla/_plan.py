@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 from ._frameworks import DLPACK_CUDA, Framework
@@ -10,6 +11,7 @@ from ._library import library
 LATENT_DIM = 512  # width of an output row
 ROPE_DIM = 64
 HEAD_DIM = LATENT_DIM + ROPE_DIM  # width of a query row and of a cached token
+BOUNDED_PARTS = -1  # as num_parts: see bounded_plan
 RECORD_INTS = 8  # a schedule is int32 [num_parts + 2, 8]: a header, a record per part, the end
 
 # uint16: the bits of bf16, for frameworks without it
@@ -147,9 +149,23 @@ _plans: dict[Any, Plan] = {}
 MAX_PLANS = 4096
 
 
-def remember(key: Any, config: PlanConfig) -> Plan:
-    """Makes a plan and keeps it under a key."""
+@functools.lru_cache(maxsize=64)
+def _workers(device: tuple[int, int]) -> int:
+    return int(library.device_info(*device)["workers"])
+
+
+def bounded_plan(config: PlanConfig) -> Plan:
+    """A plan whose schedule has no more rows than the GPU has multiprocessors: what engines provide for metadata."""
     made = Plan(config)
+    if not made.on_cuda or made.schedule_shape[0] <= _workers(config.device):
+        return made
+    return Plan(config._replace(num_parts=_workers(config.device) - (made.schedule_shape[0] - made.num_parts)))
+
+
+def remember(key: Any, config: PlanConfig) -> Plan:
+    """Makes a plan and keeps it under a key; with BOUNDED_PARTS a bounded one."""
+    bounded = config.num_parts == BOUNDED_PARTS
+    made = bounded_plan(config._replace(num_parts=0)) if bounded else Plan(config)
     if len(_plans) >= MAX_PLANS:
         _plans.clear()
     _plans[key] = made

@@ -8,6 +8,7 @@ makes the same eager call. Operators are for compilers; people call the function
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
@@ -15,13 +16,23 @@ import torch
 from torch import Tensor
 
 from ._frameworks import DLPACK_CPU, DLPACK_CUDA, Framework
-from ._plan import HEAD_DIM, LATENT_DIM, Plan, PlanConfig
+from ._plan import HEAD_DIM, LATENT_DIM, Plan, PlanConfig, bounded_plan
 
 _is_capturing: Callable[[], bool] = getattr(torch._C, "_cuda_isCurrentStreamCapturing", lambda: False)
 _raw_stream: Callable[[int], int] = getattr(
     torch._C, "_cuda_getCurrentRawStream", lambda index: torch.cuda.current_stream(index).cuda_stream
 )
 _operators_running = 0
+
+
+class _KeptScratch(threading.local):
+    """A thread's own: two threads may enqueue the kernels of their calls interleaved on one stream."""
+
+    def __init__(self) -> None:
+        self.by_stream: dict[tuple[torch.device, int], tuple[int, Tensor]] = {}
+
+
+_kept_scratch = _KeptScratch()
 
 
 class TorchFramework(Framework):
@@ -75,19 +86,18 @@ class TorchFramework(Framework):
         return torch.from_dlpack(tensor)
 
     def scratch(self, plan: Any, device: torch.device, stream: int) -> Optional[Tensor]:
-        """Kept for each stream, on which calls come one after the other; in what becomes a CUDA graph, a new one."""
+        """Kept for each thread and stream, whose calls follow each other; in what becomes a CUDA graph, a new one."""
         if not plan.on_cuda:
             return None
         if _operators_running or _is_capturing():  # a compiler's graphs keep account of their memory
             return None if self.lends_memory else torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
         key = (device, _raw_stream(plan.config.device[1]))
-        size_bytes, kept = self._scratch.get(key, (-1, None))
+        by_stream = _kept_scratch.by_stream
+        size_bytes, kept = by_stream.get(key, (-1, None))
         if size_bytes < plan.scratch_bytes:
             kept = torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
-            self._scratch[key] = (plan.scratch_bytes, kept)
+            by_stream[key] = (plan.scratch_bytes, kept)
         return kept
-
-    _scratch: dict[tuple[torch.device, int], tuple[int, Tensor]] = {}
 
     def stack(self, arrays: list[Any]) -> torch.Tensor:
         return torch.stack(arrays)
@@ -236,7 +246,7 @@ def _metadata_rows(device: torch.device, rows_per_head_k: int, num_heads_k: int)
     config = PlanConfig(
         _framework.dlpack_device(device), "bfloat16", 1, 0, 1, rows_per_head_k * num_heads_k, num_heads_k, 64, False, 0
     )
-    return Plan(config).schedule_shape[0]
+    return bounded_plan(config).schedule_shape[0]
 
 
 def _fake_metadata(cache_seqlens: Tensor, rows_per_head_k: int, num_heads_k: int) -> tuple[Tensor, Tensor]:

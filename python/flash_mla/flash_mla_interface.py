@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Optional
 from ._decode import check_arrays, run_decode, run_num_splits, run_schedule
 from ._frameworks import framework_of
 from ._plan import (
+    BOUNDED_PARTS,
     HEAD_DIM,
     LATENT_DIM,
     MAX_PLANS,
@@ -71,8 +72,9 @@ def get_mla_metadata(
 
     Returns:
         (tile_scheduler_metadata, num_splits): int32 [num_sm_parts, 8], whose shape depends on the device and the head
-        arguments alone, and int32 [b + 1], from 0, never falling. Both may be copied to static buffers; a tail of
-        num_splits that repeats its last value stands for padding. Without arguments: (FlashMLASchedMeta(), None).
+        arguments alone (on a GPU num_sm_parts is at most its number of multiprocessors), and int32 [b + 1], from 0,
+        never falling. Both may be copied to static buffers; a tail of num_splits that repeats its last value stands for
+        padding. Without arguments: (FlashMLASchedMeta(), None).
 
     Raises:
         ValueError, TypeError: an argument is wrong.
@@ -122,7 +124,7 @@ def _plan_of_rows(framework: Any, cache_seqlens: Any, rows_per_head_k: int, num_
             num_heads_kv=num_heads_k,
             page_size=64,
             causal=False,
-            num_parts=0,
+            num_parts=BOUNDED_PARTS,
         ),
     )
 
@@ -243,7 +245,7 @@ def _prepare(
     if isinstance(metadata, FlashMLASchedMeta) and metadata.have_initialized and metadata.config is None:
         metadata = metadata.tile_scheduler_metadata  # filled by compiled code
     if isinstance(metadata, FlashMLASchedMeta):
-        plan = plan_for(framework, q, k_cache, causal, False, q.shape[0], 0, 0)
+        plan = plan_for(framework, q, k_cache, causal, False, q.shape[0], 0, BOUNDED_PARTS)
         schedule = _fill(framework, metadata, plan, q.shape[1], cache_seqlens, framework.stream(None))
     else:
         plan = _plan_of_metadata(framework, q, k_cache, causal, metadata)
@@ -279,7 +281,7 @@ def _plan_of_metadata(framework: Any, q: Any, k_cache: Any, causal: bool, metada
             f"tile_scheduler_metadata has shape {tuple(shape)}; expected [num_sm_parts, {RECORD_INTS}] as "
             "get_mla_metadata makes it"
         )
-    plan = plan_for(framework, q, k_cache, causal, False, q.shape[0], 0, 0)
+    plan = plan_for(framework, q, k_cache, causal, False, q.shape[0], 0, BOUNDED_PARTS)
     if plan.schedule_shape[0] == shape[0]:
         return plan
     if plan.on_cuda:

@@ -38,6 +38,14 @@ def static_problem() -> Problem:
     return problem
 
 
+@pytest.mark.parametrize("rows_per_head", [1, 16, 64, 128, 512])
+def test_metadata_fits_the_buffers_of_engines(rows_per_head):
+    """They have a row for each multiprocessor, whatever the batch."""
+    seqlens = torch.ones(3, dtype=torch.int32, device="cuda")
+    rows, _ = get_mla_metadata(seqlens, rows_per_head, 1)
+    assert rows.shape[0] <= torch.cuda.get_device_properties(0).multi_processor_count
+
+
 def test_graph_with_the_schedule_inside():
     problem = static_problem()
     side = torch.cuda.Stream()
