@@ -6,9 +6,9 @@ import gc
 
 import numpy as np
 import pytest
+from numpy_problem import DTYPES, Problem, assert_right
 
 import flash_mla
-from numpy_problem import DTYPES, Problem, assert_right
 
 
 def random_tokens(count: int, dtype: np.dtype, seed: int) -> np.ndarray:

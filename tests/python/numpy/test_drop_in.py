@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy_problem import BFLOAT16, DTYPES, LATENT, Problem, assert_right, make_problem
 
 import flash_mla
 from flash_mla import FlashMLASchedMeta, flash_mla_with_kvcache, get_mla_metadata
-from numpy_problem import BFLOAT16, DTYPES, LATENT, Problem, assert_right, make_problem
 
 GENERATIONS = ["lengths", "object"]
 

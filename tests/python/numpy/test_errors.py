@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy_problem import LATENT, Problem, make_problem
 
 import flash_mla
 from flash_mla import flash_mla_with_kvcache, get_mla_metadata
-from numpy_problem import LATENT, Problem, make_problem
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-import flash_mla
 from numpy_problem import (
     BFLOAT16,
     DTYPES,
@@ -16,6 +14,8 @@ from numpy_problem import (
     exact_request,
     make_problem,
 )
+
+import flash_mla
 
 
 def decode(problem: Problem, **arguments):

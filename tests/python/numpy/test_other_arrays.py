@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy_problem import BFLOAT16, Problem, assert_right, make_problem
 
 import flash_mla
-from numpy_problem import BFLOAT16, Problem, assert_right, make_problem
 
 
 def in_jax(problem: Problem, device: Any) -> list[Any]:
