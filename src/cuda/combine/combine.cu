@@ -2,11 +2,11 @@
 //
 //   lse = ln sum_i exp(lse_i)      out = sum_i exp(lse_i - lse) o_i
 //
-// The work is dealt as the partials were: the k parts that share a unit take every k-th of its rows, so whatever k is,
-// each part reads as much as it wrote, and no list of units is needed. A part has at most two cut units: the one it
-// found begun and the one it left unfinished. A thread block takes 256 columns of such a share, so that all thread
-// blocks fit the GPU at once. Its warps take a row each; where there are fewer rows than warps (many splits, few rows),
-// several warps share a row's splits.
+// The work is dealt as the partials were: the k parts that share a unit share its items, so whatever k is, each part
+// reads as much as it wrote, and no list of units is needed. A part has at most two cut units: the one it found begun
+// and the one it left unfinished. An item is a row where splits are few, 256 or 128 columns of a row where they are
+// many. A warp takes an item; where there are fewer items than warps, several warps share an item's splits, and their
+// sums are added in order.
 #include "core/row_packing.h"
 #include "cuda/combine/combine.h"
 #include "cuda/combine/warp_merge.h"
@@ -21,10 +21,11 @@ namespace flash_mla::cuda {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr int kVectors = 2;                          // of four columns a lane
-constexpr int kColumns = kWarpLanes * 4 * kVectors;  // of a thread block
-constexpr int kColumnGroups = kLatentDim / kColumns;
-constexpr int kRowsPerBlock = 64;  // thread blocks for each 64 rows of a unit
+constexpr int kThreadBlocks = 2;  // resident on a multiprocessor
+constexpr int kVectorColumns = kWarpLanes * 4;
+constexpr int kRowVectors = kLatentDim / kVectorColumns;
+constexpr int kRowsPerBlock = 32;  // thread blocks for each 32 rows of a unit
+constexpr int kFewSplits = 4;      // at most so many: whole rows
 
 struct CombineParams {
   Work work;
@@ -61,10 +62,10 @@ __device__ CutUnit find_cut_unit(const Work& work, const PartRecord* parts, std:
   return unit;
 }
 
-// The result of one row; lane l has columns column + 128 v + 4 l ... of vector v.
-template <class Element>
-__device__ void store_row(const CombineParams& params, const CutUnit& unit, int row, int column,
-                          const float4 (&out)[kVectors], float lse) {
+// The result of one item; lane l has columns column + 128 v + 4 l ... of vector v.
+template <class Element, int kVectors>
+__device__ void store_item(const CombineParams& params, const CutUnit& unit, int row, int column,
+                           const float4 (&out)[kVectors], float lse) {
   const QueryHead at = unpack_row(unit.first_row + row, unit.kv_head, params.work.heads_per_kv);
   const std::int64_t token = params.work.first_query(unit.request) + at.query;
   const auto offset = [&](const RowsView& view) {
@@ -72,24 +73,28 @@ __device__ void store_row(const CombineParams& params, const CutUnit& unit, int 
   };
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
-    store4(static_cast<Element*>(params.out.data) + offset(params.out) + column + v * kWarpLanes * 4, out[v]);
+    store4(static_cast<Element*>(params.out.data) + offset(params.out) + column + v * kVectorColumns, out[v]);
   }
   if (column == 0 && params.lse.data != nullptr) {
     static_cast<float*>(params.lse.data)[offset(params.lse)] = lse_for_api(lse);
   }
 }
 
-using WarpSums = float4[kWarps][kVectors][kWarpLanes];
+constexpr int kMostVectorsShared = 2;  // of an item whose splits several warps share
+using WarpSums = float4[kWarps][kMostVectorsShared][kWarpLanes];
 
-// Adds the sums of the warps that share a row, in order, for the first of them. All threads call.
-__device__ void add_warps(WarpSums& sums, int warps_per_row, float4 (&sum)[kVectors]) {
+// Adds the sums of the warps that share an item, in order, for the first of them. All threads call.
+template <int kVectors>
+__device__ void add_warps(WarpSums& sums, int warps_per_item, float4 (&sum)[kVectors]) {
+  static_assert(kVectors <= kMostVectorsShared);
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes, warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   __syncthreads();  // the last unit's sums have been read
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) sums[warp][v][lane] = sum[v];
   __syncthreads();
-  if (warp % warps_per_row != 0) return;
-  for (int other = warp + 1; other < warp + warps_per_row; ++other) {
+  if (warp % warps_per_item != 0) return;
+#pragma unroll 1
+  for (int other = warp + 1; other < warp + warps_per_item; ++other) {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const float4 more = sums[other][v][lane];
@@ -98,54 +103,74 @@ __device__ void add_warps(WarpSums& sums, int warps_per_row, float4 (&sum)[kVect
   }
 }
 
-// The thread block's share of a unit's rows.
-template <class Element>
-__device__ void combine_unit(const CombineParams& params, const CutUnit& unit, WarpSums& sums) {
+// A unit's items, of which a thread block has those from `first` on in steps of `stride`.
+struct Share {
+  int first, stride;
+};
+
+// The thread block's items, kVectors * 128 columns each.
+template <class Element, int kVectors, int kInFlight>
+__device__ void combine_items(const CombineParams& params, const CutUnit& unit, Share share, WarpSums& sums) {
+  constexpr int kItemsPerRow = kRowVectors / kVectors;
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes, warp = static_cast<int>(threadIdx.x) / kWarpLanes;
-  const int column = static_cast<int>(blockIdx.y) % kColumnGroups * kColumns + lane * 4;
-  const int groups = static_cast<int>(gridDim.y) / kColumnGroups;  // thread blocks that share the part's rows
-  const int first_row = unit.split * groups + static_cast<int>(blockIdx.y) / kColumnGroups;
-  const int row_stride = unit.num_splits * groups;
-  if (first_row >= unit.num_rows) return;
+  if (share.first >= unit.num_rows * kItemsPerRow) return;
+  const int items = ceil_div(unit.num_rows * kItemsPerRow - share.first, share.stride);
+  int warps_per_item = 1;  // more than one: there is no more than an item a warp, so the loop runs once
+  if constexpr (kVectors <= kMostVectorsShared) {
+    while (2 * warps_per_item * items <= kWarps && warps_per_item * kInFlight < unit.num_splits) warps_per_item *= 2;
+  }
+  const int splits = ceil_div(unit.num_splits, warps_per_item), begin = warp % warps_per_item * splits;
 
-  const int rows = ceil_div(unit.num_rows - first_row, row_stride);
-  int warps_per_row = 1;
-  while (2 * warps_per_row * rows <= kWarps) warps_per_row *= 2;
-  const int share = ceil_div(unit.num_splits, warps_per_row), begin = warp % warps_per_row * share;
-
-  // Several warps a row: all rows are in flight at once, so the loop runs once.
-  const int slot = warp / warps_per_row, rows_at_once = kWarps / warps_per_row;
-  for (int i = slot; i < rows + slot; i += rows_at_once) {
-    const int row = first_row + i * row_stride;
-    const auto at = [&](int split) {
-      return (unit.first_slot + split) * static_cast<std::int64_t>(params.work.rows_per_unit) + row;
-    };
-    const auto lse_of = [&](int split) { return params.partial_lse[at(split)]; };
+  for (int done = 0; done < items; done += kWarps / warps_per_item) {
+    const int i = done + warp / warps_per_item;
+    const int item = share.first + i * share.stride, row = item / kItemsPerRow;
+    const int column = item % kItemsPerRow * kVectors * kVectorColumns + lane * 4;
+    const float* lse =
+        params.partial_lse + unit.first_slot * static_cast<std::int64_t>(params.work.rows_per_unit) + row;
+    const float* partial = params.partial_out +
+                           (unit.first_slot * static_cast<std::int64_t>(params.work.rows_per_unit) + row) * kLatentDim +
+                           column;
+    const auto lse_of = [&](int split) { return lse[static_cast<std::int64_t>(split) * params.work.rows_per_unit]; };
     const auto load = [&](int split, int v) {
-      return load4(params.partial_out + at(split) * kLatentDim + column + v * kWarpLanes * 4);
+      return load4(partial + static_cast<std::int64_t>(split) * params.work.rows_per_unit * kLatentDim +
+                   v * kVectorColumns);
     };
-    MergedLse merged;
     float4 sum[kVectors] = {};
-    if (i < rows) {
-      merged = warp_merge_lse(unit.num_splits, lse_of);
-      warp_add_partials(merged, begin, min_of(begin + share, unit.num_splits), lse_of, load, sum);
+    MergedLse merged;
+    if (i < items) {
+      merged =
+          warp_merge<kInFlight>(unit.num_splits, begin, min_of(begin + splits, unit.num_splits), lse_of, load, sum);
     }
-    if (warps_per_row > 1) add_warps(sums, warps_per_row, sum);
-    if (i < rows && warp % warps_per_row == 0) store_row<Element>(params, unit, row, column, sum, merged.lse());
+    if constexpr (kVectors <= kMostVectorsShared) {
+      if (warps_per_item > 1) add_warps(sums, warps_per_item, sum);
+    }
+    if (i < items && warp % warps_per_item == 0) store_item<Element>(params, unit, row, column, sum, merged.lse());
   }
 }
 
 template <class Element>
-__global__ void __launch_bounds__(kWarps* kWarpLanes, 2) combine(const __grid_constant__ CombineParams params) {
+__global__ void __launch_bounds__(kWarps* kWarpLanes, kThreadBlocks)
+    combine(const __grid_constant__ CombineParams params) {
   __shared__ WarpSums sums;
-  // The schedule and the lengths are older than the decode kernel, the partials are not.
   const auto part = static_cast<std::int32_t>(blockIdx.x);
-  const CutUnit begun = find_cut_unit(params.work, params.parts, part, false);
-  const CutUnit left = find_cut_unit(params.work, params.parts, part, true);
+  const int index = static_cast<int>(blockIdx.y), groups = static_cast<int>(gridDim.y);
   ptx::launch_dependents();
-  ptx::wait_for_prerequisites();
-  combine_unit<Element>(params, begun, sums);
-  combine_unit<Element>(params, left, sums);
+  // A loop, for code that runs once arrives from memory as late as data.
+#pragma unroll 1
+  for (int tail = 0; tail < 2; ++tail) {
+    const CutUnit unit = find_cut_unit(params.work, params.parts, part, tail != 0);
+    const Share share = {unit.split * groups + index, unit.num_splits * groups};
+    ptx::wait_for_prerequisites();  // the schedule and the lengths are older than the decode kernel, the partials are
+                                    // not
+    // What an item is, and how many splits of it are under way at a time: about 4 KB a warp.
+    if (unit.num_splits <= kFewSplits) {
+      combine_items<Element, kRowVectors, 2>(params, unit, share, sums);
+    } else if (unit.num_splits <= kWarpLanes) {
+      combine_items<Element, 2, 4>(params, unit, share, sums);
+    } else {
+      combine_items<Element, 1, 8>(params, unit, share, sums);
+    }
+  }
 }
 
 }  // namespace
@@ -161,7 +186,7 @@ Status launch_combine(const DecodeProblem& problem, std::int32_t num_parts, std:
                           problem.lse};
   const std::int64_t heads = problem.num_heads_q / problem.num_heads_kv;
   const std::int64_t rows = min_of<std::int64_t>(rows_per_unit, problem.batch.seqlen_q * heads);
-  const std::int64_t groups = max_of<std::int64_t>(ceil_div<std::int64_t>(rows, kRowsPerBlock), 1) * kColumnGroups;
+  const std::int64_t groups = max_of<std::int64_t>(ceil_div<std::int64_t>(rows, kRowsPerBlock), 1);
   const void* kernel = problem.dtype == DType::bf16 ? reinterpret_cast<const void*>(&combine<__nv_bfloat16>)
                                                     : reinterpret_cast<const void*>(&combine<__half>);
   cudaLaunchAttribute early = {};  // begins under the decode kernel's tail

@@ -2,7 +2,8 @@
 //
 //   lse = ln sum_i exp(lse_i)      out = sum_i exp(lse_i - lse) o_i        over shards i, in their order
 //
-// A shard in which the row saw no token (lse_i = +inf or -inf) is not read. A lane holds 16 of the 512 columns.
+// A shard in which the row saw no token (lse_i = +inf or -inf) does not count, whatever it holds. A lane holds 16 of
+// the 512 columns.
 #include "core/int_math.h"
 #include "cuda/combine/merge.h"
 #include "cuda/combine/warp_merge.h"
@@ -14,6 +15,7 @@ namespace {
 
 constexpr int kWarps = 4;  // rows that a thread block merges at a time
 constexpr int kVectors = kLatentDim / kWarpLanes / 4;
+constexpr int kInFlight = 4;                        // shards
 constexpr std::int64_t kMaxThreadBlocks = 1 << 20;  // more rows are walked in strides
 
 template <class In, class Out>
@@ -28,9 +30,8 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes) merge_rows(const __grid_co
     const auto load = [&](int shard, int vector) {
       return load4(partial + shard * problem.partial_out_shard_stride + (vector * kWarpLanes + lane) * 4);
     };
-    const MergedLse merged = warp_merge_lse(shards, lse_of);
     float4 sum[kVectors] = {};
-    warp_add_partials(merged, 0, shards, lse_of, load, sum);
+    const MergedLse merged = warp_merge<kInFlight>(shards, 0, shards, lse_of, load, sum);
 
     Out* out = static_cast<Out*>(problem.out) + row * problem.out_row_stride;
 #pragma unroll

@@ -22,49 +22,79 @@ __device__ __forceinline__ float reduce_warp(float value, Op op) {
   return value;
 }
 
-// lse_of(i), 0 <= i < n, is called by one lane for each i. Every lane gets the result; its bits depend on n and the
-// values alone.
-template <class LseOf>
+// lse_of(i), 0 <= i < n, is called by one lane for each i; kLoads of them are under way at a time. Every lane gets the
+// result; its bits depend on n and the values alone.
+template <int kLoads, class LseOf>
 __device__ __forceinline__ MergedLse warp_merge_lse(int n, LseOf lse_of) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
+  float lse[kLoads];
+  const auto load_from = [&](int first) {
+#pragma unroll
+    for (int j = 0; j < kLoads; ++j) {
+      const int i = first + j * kWarpLanes + lane;
+      lse[j] = i < n ? lse_of(i) : kNegativeInfinity;
+    }
+  };
   float max = kNegativeInfinity;
-  for (int i = lane; i < n; i += kWarpLanes) max = fmaxf(max, lse_of(i));
+#pragma unroll 1
+  for (int first = 0; first < n; first += kLoads * kWarpLanes) {
+    load_from(first);
+#pragma unroll
+    for (const float x : lse) max = fmaxf(max, x);
+  }
   MergedLse merged{finite_reference(reduce_warp(max, [](float a, float b) { return fmaxf(a, b); })), 0.0f};
-  for (int i = lane; i < n; i += kWarpLanes) merged.sum += expf(lse_of(i) - merged.reference);
+#pragma unroll 1
+  for (int first = 0; first < n; first += kLoads * kWarpLanes) {
+    if (n > kLoads * kWarpLanes) load_from(first);
+#pragma unroll
+    for (const float x : lse) merged.sum += expf(x - merged.reference);
+  }
   merged.sum = reduce_warp(merged.sum, [](float a, float b) { return a + b; });
   return merged;
 }
 
-// sum += factor_i * o_i over partials begin .. end - 1 in order, with load(i, vector) one of the lane's vectors of o_i.
-// A partial whose factor is 0 is not read: it may hold anything. Loads of several partials are in flight at a time.
-template <int kVectors, class LseOf, class Load>
-__device__ __forceinline__ void warp_add_partials(const MergedLse& merged, int begin, int end, LseOf lse_of, Load load,
-                                                  float4 (&sum)[kVectors]) {
-  constexpr int kInFlight = kVectors == 1 ? 8 : 4;
+// One load where all are one, else eight: 256 splits in one round trip.
+template <class LseOf>
+__device__ __forceinline__ MergedLse warp_merge_lse(int n, LseOf lse_of) {
+  return n <= kWarpLanes ? warp_merge_lse<1>(n, lse_of) : warp_merge_lse<8>(n, lse_of);
+}
+
+// The merged lse of n partials, and sum += factor_i * o_i over partials begin .. end - 1 in order, with load(i, vector)
+// one of the lane's vectors of o_i. Loads of kInFlight partials are under way at a time, the first ones before the
+// factors are known; a partial whose factor is 0 may hold anything and is not added.
+template <int kInFlight, int kVectors, class LseOf, class Load>
+__device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf lse_of, Load load,
+                                                float4 (&sum)[kVectors]) {
+  static_assert(kInFlight <= kWarpLanes);
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  for (int first = begin; first < end; first += kWarpLanes) {
-    const float own = first + lane < end ? merged.factor(lse_of(first + lane)) : 0.0f;
-    for (int at = 0; at < min_of(end - first, kWarpLanes); at += kInFlight) {
-      float factor[kInFlight];
-      float4 o[kInFlight][kVectors];
+  float4 o[kInFlight][kVectors];
+  const auto load_from = [&](int first) {
+    asm("" : "+r"(first));  // or the compiler keeps a pointer for each load in flight, and has too few registers
 #pragma unroll
-      for (int i = 0; i < kInFlight; ++i) {
-        factor[i] = __shfl_sync(kAllLanes, own, at + i);
+    for (int i = 0; i < kInFlight; ++i) {
 #pragma unroll
-        for (int v = 0; v < kVectors; ++v) {
-          o[i][v] = factor[i] != 0.0f ? load(first + at + i, v) : float4{0.0f, 0.0f, 0.0f, 0.0f};
-        }
-      }
+      for (int v = 0; v < kVectors; ++v)
+        o[i][v] = first + i < end ? load(first + i, v) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+    }
+  };
+  load_from(begin);
+  const MergedLse merged = warp_merge_lse(n, lse_of);
+#pragma unroll 1
+  for (int first = begin; first < end; first += kInFlight) {
+    const float own = lane < kInFlight && first + lane < end ? merged.factor(lse_of(first + lane)) : 0.0f;
 #pragma unroll
-      for (int i = 0; i < kInFlight; ++i) {
+    for (int i = 0; i < kInFlight; ++i) {
+      const float factor = __shfl_sync(kAllLanes, own, i);
+      if (factor == 0.0f) continue;
 #pragma unroll
-        for (int v = 0; v < kVectors; ++v) {
-          sum[v].x += factor[i] * o[i][v].x, sum[v].y += factor[i] * o[i][v].y;
-          sum[v].z += factor[i] * o[i][v].z, sum[v].w += factor[i] * o[i][v].w;
-        }
+      for (int v = 0; v < kVectors; ++v) {
+        sum[v].x += factor * o[i][v].x, sum[v].y += factor * o[i][v].y;
+        sum[v].z += factor * o[i][v].z, sum[v].w += factor * o[i][v].w;
       }
     }
+    if (first + kInFlight < end) load_from(first + kInFlight);
   }
+  return merged;
 }
 
 // Four neighbouring elements; 8-byte (float: 16-byte) aligned.

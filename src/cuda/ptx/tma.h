@@ -37,6 +37,19 @@ __device__ __forceinline__ void tma_load(void* to, const CUtensorMap& map, const
       : "memory");
 }
 
+// What the L2 cache does with what a load brings: the 64-bit words that createpolicy makes for these priorities.
+enum class L2Priority : std::uint64_t { evict_normal = 0x1000000000000000, evict_first = 0x12F0000000000000 };
+
+__device__ __forceinline__ void tma_load(void* to, const CUtensorMap& map, const std::int32_t (&at)[4],
+                                         Barrier& delivered, L2Priority priority) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, "
+      "%3, %4, %5}], [%6], %7;" ::"r"(shared_address(to)),
+      "l"(&map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(shared_address(delivered.word())),
+      "l"(static_cast<std::uint64_t>(priority))
+      : "memory");
+}
+
 // Fetches the map itself, ahead of its first use.
 __device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");

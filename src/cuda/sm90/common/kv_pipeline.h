@@ -35,10 +35,10 @@ __device__ __forceinline__ void init_pipeline(KvPipeline<Stages>& kv, int lane, 
 // Loads one slice of a lane's box.
 template <int Stages>
 __device__ __forceinline__ void load_slice(KvPipeline<Stages>& kv, const TensorMaps& maps, int stage, int slice,
-                                           int first_row, int row, int kv_head, int page) {
+                                           int first_row, int row, int kv_head, int page, ptx::L2Priority priority) {
   const bool rope = slice == kLatentSlices;
   ptx::tma_load(kv.k[stage][slice].bytes + first_row * tile::kRowBytes, rope ? maps.k_rope : maps.k_latent,
-                {rope ? 0 : slice * tile::kSliceColumns, row, kv_head, page}, kv.k_landed[stage][slice]);
+                {rope ? 0 : slice * tile::kSliceColumns, row, kv_head, page}, kv.k_landed[stage][slice], priority);
 }
 
 // Blocks of one box: a single thread does all. SliceOrder::at(i) is the i-th slice that is loaded (and released).
@@ -46,28 +46,29 @@ __device__ __forceinline__ void load_slice(KvPipeline<Stages>& kv, const TensorM
 // cycles for a slice's instructions), so the blocks that fill the empty stages are loaded by a loop.
 template <class SliceOrder, bool Unrolled, int Stages>
 __device__ __forceinline__ void load_whole_block(KvPipeline<Stages>& kv, const TensorMaps& maps, int row, int kv_head,
-                                                 int page, std::uint32_t block) {
+                                                 int page, ptx::L2Priority priority, std::uint32_t block) {
   const int stage = block % Stages;
 #pragma unroll(Unrolled ? kSlices : 1)
   for (int position = 0; position < kSlices; ++position) {
     const int slice = SliceOrder::at(position);
     if (Unrolled) kv.k_released[stage][slice].wait(((block / Stages) & 1) ^ 1);
     kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
-    load_slice(kv, maps, stage, slice, 0, row, kv_head, page);
+    load_slice(kv, maps, stage, slice, 0, row, kv_head, page, priority);
   }
 }
 
 template <class SliceOrder, int Stages>
 __device__ __forceinline__ void load_whole_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
-                                                  int kv_head, int num_blocks, std::uint32_t& blocks) {
+                                                  int kv_head, int num_blocks, ptx::L2Priority priority,
+                                                  std::uint32_t& blocks) {
 #pragma unroll 1
   for (const std::uint32_t end = blocks + num_blocks; blocks != end; ++blocks) {
     const int page = walk.page(), row = walk.row();
     if (blocks + 1 != end) walk.next_block();
     if (blocks < Stages) {
-      load_whole_block<SliceOrder, false>(kv, maps, row, kv_head, page, blocks);
+      load_whole_block<SliceOrder, false>(kv, maps, row, kv_head, page, priority, blocks);
     } else {
-      load_whole_block<SliceOrder, true>(kv, maps, row, kv_head, page, blocks);
+      load_whole_block<SliceOrder, true>(kv, maps, row, kv_head, page, priority, blocks);
     }
   }
 }
@@ -76,7 +77,7 @@ __device__ __forceinline__ void load_whole_blocks(KvPipeline<Stages>& kv, const 
 template <class SliceOrder, int Stages>
 __device__ __forceinline__ void load_pieced_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
                                                    int kv_head, int rows_per_box, int num_blocks,
-                                                   std::uint32_t& blocks) {
+                                                   ptx::L2Priority priority, std::uint32_t& blocks) {
   const int lane = threadIdx.x % 32, first_row = lane * rows_per_box;
 #pragma unroll 1
   for (const std::uint32_t end = blocks + num_blocks; blocks != end; ++blocks) {
@@ -88,19 +89,21 @@ __device__ __forceinline__ void load_pieced_blocks(KvPipeline<Stages>& kv, const
       kv.k_released[stage][slice].wait(((blocks / Stages) & 1) ^ 1);
       if (lane == 0) kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
       __syncwarp();
-      if (first_row < kBlockTokens) load_slice(kv, maps, stage, slice, first_row, 0, kv_head, page);
+      if (first_row < kBlockTokens) load_slice(kv, maps, stage, slice, first_row, 0, kv_head, page, priority);
     }
   }
 }
 
-// The tile's blocks. All lanes of a warp call; `walk` is the lane's.
+// The tile's blocks. All lanes of a warp call; `walk` is the lane's. Blocks are read once a step: they leave
+// the L2 cache before partials do, which are read soon.
 template <class SliceOrder, int Stages>
 __device__ __forceinline__ void load_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, const BoxWalk& walk,
-                                            int kv_head, int page_size, int num_blocks, std::uint32_t& blocks) {
+                                            int kv_head, int page_size, int num_blocks, std::uint32_t& blocks,
+                                            ptx::L2Priority priority = ptx::L2Priority::evict_first) {
   if (page_size < kBlockTokens) {
-    load_pieced_blocks<SliceOrder>(kv, maps, walk, kv_head, page_size, num_blocks, blocks);
+    load_pieced_blocks<SliceOrder>(kv, maps, walk, kv_head, page_size, num_blocks, priority, blocks);
   } else if (threadIdx.x % 32 == 0) {
-    load_whole_blocks<SliceOrder>(kv, maps, walk, kv_head, num_blocks, blocks);
+    load_whole_blocks<SliceOrder>(kv, maps, walk, kv_head, num_blocks, priority, blocks);
   }
 }
 

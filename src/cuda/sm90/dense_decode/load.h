@@ -44,13 +44,15 @@ inline __device__ void run_query_loader(SharedMemory& smem, const TensorMaps& ma
 }
 
 inline __device__ void run_loader(SharedMemory& smem, const TensorMaps& maps, const DecodeParams& params) {
+  // Where four thread blocks read a block, the last one would no longer find it in the L2 cache.
+  const auto priority = params.cohort <= 2 ? ptx::L2Priority::evict_first : ptx::L2Priority::evict_normal;
   TileReader tiles;
   std::uint32_t blocks = 0;
   while (const TileRecord* tile = tiles.next(smem.ring)) {
     const int num_blocks = tile->block_end - tile->block_begin;
     if (num_blocks > 0) {
       const BoxWalk walk(params, *tile, threadIdx.x % 32);
-      load_blocks<SliceOrder>(smem.kv, maps, walk, tile->kv_head, params.page_size, num_blocks, blocks);
+      load_blocks<SliceOrder>(smem.kv, maps, walk, tile->kv_head, params.page_size, num_blocks, blocks, priority);
     }
     tiles.finish(smem.ring);
   }
