@@ -10,6 +10,7 @@
 #include "core/int_math.h"
 #include "core/partial.h"
 #include "cuda/block_scan.h"
+#include "cuda/ptx/opaque.h"
 
 namespace flash_mla::cuda {
 
@@ -68,8 +69,8 @@ __device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf
   static_assert(kInFlight <= kWarpLanes);
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   float4 o[kInFlight][kVectors];
-  const auto load_from = [&](int first) {
-    asm("" : "+r"(first));  // or the compiler keeps a pointer for each load in flight, and has too few registers
+  const auto load_from = [&](int begin_of_round) {
+    const int first = ptx::opaque(begin_of_round);
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
 #pragma unroll
