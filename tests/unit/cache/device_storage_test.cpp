@@ -44,6 +44,9 @@ class HostAsDevice final : public Backend {
   Result<DeviceInfo> device_info(int) const noexcept override { return DeviceInfo{}; }
   Result<PlanTuning> tune(const PlanConfig&) const noexcept override { return PlanTuning{}; }
   Status schedule(const Plan&, const BatchView&, void*, Stream) const noexcept override { return {}; }
+  Status num_splits(const Plan&, const void*, std::int32_t, std::int32_t*, Stream) const noexcept override {
+    return {};
+  }
   Status decode(const Plan&, const DecodeProblem&, const void*, void*, Stream) const noexcept override { return {}; }
   Status merge(const MergeProblem&, Device, Stream) const noexcept override { return {}; }
   Status append(const AppendProblem&, Device, Stream) const noexcept override { return {}; }
