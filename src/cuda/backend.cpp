@@ -33,8 +33,7 @@ std::int64_t rows_of(const PlanConfig& config) {
 // step, so that three of four reads hit the L2 cache.
 struct Geometry {
   std::int32_t rows_per_unit = 0;
-  std::int32_t cohort = 0;                       // thread blocks that share a unit
-  std::int32_t thread_blocks_per_processor = 0;  // resident at a time
+  std::int32_t cohort = 0;  // thread blocks that share a unit
 };
 
 Geometry choose_geometry(const PlanConfig& config) {
@@ -43,7 +42,7 @@ Geometry choose_geometry(const PlanConfig& config) {
   const sm90::DecodeKernel kernel = sm90::find_kernel(config.dtype, rows);
   const std::int64_t row_tiles = ceil_div<std::int64_t>(rows, kernel.rows_per_thread_block);
   const auto cohort = static_cast<std::int32_t>(ceil_div(row_tiles, ceil_div(row_tiles, kMaxCohort)));
-  return {cohort * kernel.rows_per_thread_block, cohort, kernel.thread_blocks_per_multiprocessor};
+  return {cohort * kernel.rows_per_thread_block, cohort};
 }
 
 class CudaBackend final : public Backend {
@@ -85,16 +84,13 @@ class CudaBackend final : public Backend {
     FLASH_MLA_CUDA_TRY(cudaDeviceGetAttribute, &multiprocessors, cudaDevAttrMultiProcessorCount, config.device.index);
     const Geometry geometry = choose_geometry(config);
     PlanTuning tuning;
-    tuning.num_parts = config.num_parts > 0
-                           ? config.num_parts
-                           : max_of(multiprocessors * geometry.thread_blocks_per_processor / geometry.cohort, 1);
+    tuning.num_parts = config.num_parts > 0 ? config.num_parts : max_of(multiprocessors / geometry.cohort, 1);
     tuning.rows_per_unit = geometry.rows_per_unit;
-    tuning.cost_fixed = 80;
-    tuning.cost_block = geometry.cohort == 1   ? 32 * geometry.thread_blocks_per_processor
-                        : geometry.cohort == 2 ? 20
-                                               : 18;
+    const bool few_rows = geometry.rows_per_unit < 64;
+    tuning.cost_fixed = few_rows ? 80 : 40;
+    tuning.cost_block = geometry.cohort == 1 ? 32 : geometry.cohort == 2 ? 20 : 18;
     tuning.cost_merge = 10;
-    tuning.cost_partial = static_cast<std::int32_t>(5 + 25 * min_of<std::int64_t>(rows_of(config), 64) / 64);
+    tuning.cost_partial = few_rows ? 5 + 25 * geometry.rows_per_unit / 64 : 50;
     return tuning;
   }
 

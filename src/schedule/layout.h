@@ -3,9 +3,11 @@
 //   schedule memory:  header | parts[num_parts + 1]
 //   scratch:          partial_out f32 [2 * num_parts, rows_per_unit, 512]
 //                     | partial_lse f32 [2 * num_parts, rows_per_unit]
+//                     | partial_scale f32 [2 * num_parts, rows_per_unit]
 //
 // A part has at most two partials (of the unit it finds begun and of the unit it leaves unfinished). partial_lse is the
-// natural logarithm, -inf for an empty partial.
+// natural logarithm, -inf for an empty partial. A kernel that does not divide its partials by the sums of their weights
+// puts 1 / sum (0 for an empty partial) into partial_scale; nobody else uses it.
 #pragma once
 
 #include <cstdint>
@@ -49,8 +51,11 @@ struct ScratchLayout {
   FLASH_MLA_HOST_DEVICE constexpr std::int64_t partial_lse_offset_bytes() const {
     return round_up(slots() * rows_per_unit * kLatentDim * 4, kRegionAlignmentBytes);
   }
-  FLASH_MLA_HOST_DEVICE constexpr std::int64_t total_bytes() const {
+  FLASH_MLA_HOST_DEVICE constexpr std::int64_t partial_scale_offset_bytes() const {
     return partial_lse_offset_bytes() + round_up(slots() * rows_per_unit * 4, kRegionAlignmentBytes);
+  }
+  FLASH_MLA_HOST_DEVICE constexpr std::int64_t total_bytes() const {
+    return partial_scale_offset_bytes() + round_up(slots() * rows_per_unit * 4, kRegionAlignmentBytes);
   }
 
   // [slot, row, 512]
@@ -58,6 +63,9 @@ struct ScratchLayout {
   // [slot, row]
   FLASH_MLA_HOST_DEVICE float* partial_lse(void* scratch) const {
     return reinterpret_cast<float*>(static_cast<char*>(scratch) + partial_lse_offset_bytes());
+  }
+  FLASH_MLA_HOST_DEVICE float* partial_scale(void* scratch) const {
+    return reinterpret_cast<float*>(static_cast<char*>(scratch) + partial_scale_offset_bytes());
   }
 };
 

@@ -12,6 +12,7 @@
 #include "cuda/combine/warp_merge.h"
 #include "cuda/ptx/dependent_launch.h"
 #include "cuda/runtime.h"
+#include "cuda/tile/column_order.h"
 #include "flash_mla/plan.h"
 #include "schedule/layout.h"
 #include "schedule/number_splits.h"
@@ -20,6 +21,7 @@
 namespace flash_mla::cuda {
 namespace {
 
+constexpr int kMaxTransposedRows = 32;  // of units whose kernel computes O^T
 constexpr int kWarps = 8;
 constexpr int kThreadBlocks = 2;  // resident on a multiprocessor
 constexpr int kVectorColumns = kWarpLanes * 4;
@@ -30,8 +32,9 @@ constexpr int kFewSplits = 4;      // at most so many: whole rows
 struct CombineParams {
   Work work;
   const PartRecord* parts;
-  const float* partial_out;  // [slots, rows_per_unit, 512]
-  const float* partial_lse;  // [slots, rows_per_unit]
+  const float* partial_out;    // [slots, rows_per_unit, 512]
+  const float* partial_lse;    // [slots, rows_per_unit]
+  const float* partial_scale;  // [slots, rows_per_unit], of partials in the order of tile/column_order.h; else null
   RowsView out, lse;
 };
 
@@ -71,9 +74,19 @@ __device__ void store_item(const CombineParams& params, const CutUnit& unit, int
   const auto offset = [&](const RowsView& view) {
     return unit.request * view.batch_stride + token * view.token_stride + at.head * view.head_stride;
   };
+  Element* const to = static_cast<Element*>(params.out.data) + offset(params.out);
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
-    store4(static_cast<Element*>(params.out.data) + offset(params.out) + column + v * kVectorColumns, out[v]);
+    const int position = column + v * kVectorColumns;
+    if (params.partial_scale == nullptr) {
+      store4(to + position, out[v]);
+    } else {
+      Element* const transposed = to + tile::column_at_position(position);
+      transposed[0] = static_cast<Element>(out[v].x);
+      transposed[tile::kSliceColumns] = static_cast<Element>(out[v].y);
+      transposed[2 * tile::kSliceColumns] = static_cast<Element>(out[v].z);
+      transposed[3 * tile::kSliceColumns] = static_cast<Element>(out[v].w);
+    }
   }
   if (column == 0 && params.lse.data != nullptr) {
     static_cast<float*>(params.lse.data)[offset(params.lse)] = lse_for_api(lse);
@@ -125,12 +138,15 @@ __device__ void combine_items(const CombineParams& params, const CutUnit& unit, 
     const int i = done + warp / warps_per_item;
     const int item = share.first + i * share.stride, row = item / kItemsPerRow;
     const int column = item % kItemsPerRow * kVectors * kVectorColumns + lane * 4;
-    const float* lse =
-        params.partial_lse + unit.first_slot * static_cast<std::int64_t>(params.work.rows_per_unit) + row;
-    const float* partial = params.partial_out +
-                           (unit.first_slot * static_cast<std::int64_t>(params.work.rows_per_unit) + row) * kLatentDim +
-                           column;
-    const auto lse_of = [&](int split) { return lse[static_cast<std::int64_t>(split) * params.work.rows_per_unit]; };
+    const std::int64_t first = unit.first_slot * static_cast<std::int64_t>(params.work.rows_per_unit) + row;
+    const float* partial = params.partial_out + first * kLatentDim + column;
+    const auto index_of = [&](int split) {
+      return first + static_cast<std::int64_t>(split) * params.work.rows_per_unit;
+    };
+    const auto lse_of = [&](int split) { return params.partial_lse[index_of(split)]; };
+    const auto scale_of = [&](int split) {
+      return params.partial_scale == nullptr ? 1.0f : params.partial_scale[index_of(split)];
+    };
     const auto load = [&](int split, int v) {
       return load4(partial + static_cast<std::int64_t>(split) * params.work.rows_per_unit * kLatentDim +
                    v * kVectorColumns);
@@ -138,8 +154,8 @@ __device__ void combine_items(const CombineParams& params, const CutUnit& unit, 
     float4 sum[kVectors] = {};
     MergedLse merged;
     if (i < items) {
-      merged =
-          warp_merge<kInFlight>(unit.num_splits, begin, min_of(begin + splits, unit.num_splits), lse_of, load, sum);
+      merged = warp_merge<kInFlight>(unit.num_splits, begin, min_of(begin + splits, unit.num_splits), lse_of, scale_of,
+                                     load, sum);
     }
     if constexpr (kVectors <= kMostVectorsShared) {
       if (warps_per_item > 1) add_warps(sums, warps_per_item, sum);
@@ -178,10 +194,12 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes, kThreadBlocks)
 Status launch_combine(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
                       const void* schedule_memory, void* scratch, cudaStream_t stream) noexcept {
   if (num_parts < 2) return {};
+  const ScratchLayout layout{num_parts, rows_per_unit};
   CombineParams params = {work_of(problem, rows_per_unit),
                           ScheduleLayout::parts(schedule_memory),
                           ScratchLayout::partial_out(scratch),
-                          ScratchLayout{num_parts, rows_per_unit}.partial_lse(scratch),
+                          layout.partial_lse(scratch),
+                          rows_per_unit <= kMaxTransposedRows ? layout.partial_scale(scratch) : nullptr,
                           problem.out,
                           problem.lse};
   const std::int64_t heads = problem.num_heads_q / problem.num_heads_kv;

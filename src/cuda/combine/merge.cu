@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes) merge_rows(const __grid_co
       return load4(partial + shard * problem.partial_out_shard_stride + (vector * kWarpLanes + lane) * 4);
     };
     float4 sum[kVectors] = {};
-    const MergedLse merged = warp_merge<kInFlight>(shards, 0, shards, lse_of, load, sum);
+    const MergedLse merged = warp_merge<kInFlight>(
+        shards, 0, shards, lse_of, [](int) { return 1.f; }, load, sum);
 
     Out* out = static_cast<Out*>(problem.out) + row * problem.out_row_stride;
 #pragma unroll

@@ -60,11 +60,11 @@ __device__ __forceinline__ MergedLse warp_merge_lse(int n, LseOf lse_of) {
   return n <= kWarpLanes ? warp_merge_lse<1>(n, lse_of) : warp_merge_lse<8>(n, lse_of);
 }
 
-// The merged lse of n partials, and sum += factor_i * o_i over partials begin .. end - 1 in order, with load(i, vector)
-// one of the lane's vectors of o_i. Loads of kInFlight partials are under way at a time, the first ones before the
-// factors are known; a partial whose factor is 0 may hold anything and is not added.
-template <int kInFlight, int kVectors, class LseOf, class Load>
-__device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf lse_of, Load load,
+// The merged lse of n partials, and sum += factor_i * scale_of(i) * o_i over partials begin .. end - 1 in order, with
+// load(i, vector) one of the lane's vectors of o_i. Loads of kInFlight partials are under way at a time, the first ones
+// before the factors are known; a partial whose factor is 0 may hold anything and is not added.
+template <int kInFlight, int kVectors, class LseOf, class ScaleOf, class Load>
+__device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf lse_of, ScaleOf scale_of, Load load,
                                                 float4 (&sum)[kVectors]) {
   static_assert(kInFlight <= kWarpLanes);
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
@@ -82,7 +82,8 @@ __device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf
   const MergedLse merged = warp_merge_lse(n, lse_of);
 #pragma unroll 1
   for (int first = begin; first < end; first += kInFlight) {
-    const float own = lane < kInFlight && first + lane < end ? merged.factor(lse_of(first + lane)) : 0.0f;
+    const float own =
+        lane < kInFlight && first + lane < end ? merged.factor(lse_of(first + lane)) * scale_of(first + lane) : 0.0f;
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
       const float factor = __shfl_sync(kAllLanes, own, i);

@@ -30,9 +30,7 @@ Status encode_pages(const char* name, const DecodeProblem& problem, const PagesV
   return cuda::encode_tensor_map(spec, map);
 }
 
-constexpr int kQueryBoxRows = 64;
-
-// How 64 consecutive packed rows are a box of q.
+// How the consecutive packed rows of a thread block are a box of q.
 struct QueryBoxes {
   std::int32_t period = 0;  // rows of dimension 1; 0: they are no box
   std::int64_t periods = 1;
@@ -41,7 +39,7 @@ struct QueryBoxes {
 };
 
 // Rows of both tensors must have the same form.
-QueryBoxes find_query_boxes(const DecodeProblem& problem, const RowsView& view) noexcept {
+QueryBoxes find_query_boxes(const DecodeProblem& problem, const RowsView& view, std::int32_t box_rows) noexcept {
   const std::int32_t heads = problem.num_heads_q / problem.num_heads_kv;
   const bool ragged = problem.batch.cu_seqlens_q != nullptr;
   const std::int64_t tokens = ragged ? problem.batch.total_q : problem.batch.seqlen_q;
@@ -49,14 +47,14 @@ QueryBoxes find_query_boxes(const DecodeProblem& problem, const RowsView& view) 
   if (tokens * heads >= (std::int64_t{1} << 31)) return {};  // the kernel counts rows in 32 bits
   if (even_pitch) {                                          // one period of all rows
     const std::int64_t stride = heads == 1 && tokens > 1 ? view.token_stride : view.head_stride;
-    return {static_cast<std::int32_t>(tokens * heads), 1, stride, 0, kQueryBoxRows, 1};
+    return {static_cast<std::int32_t>(tokens * heads), 1, stride, 0, box_rows, 1};
   }
-  if (heads % kQueryBoxRows == 0) {
-    return {heads, tokens, view.head_stride, view.token_stride, kQueryBoxRows, 1};
+  if (heads % box_rows == 0) {
+    return {heads, tokens, view.head_stride, view.token_stride, box_rows, 1};
   }
   // A ragged request may begin anywhere, but always at a whole token.
-  if (kQueryBoxRows % heads == 0) {
-    return {heads, tokens, view.head_stride, view.token_stride, heads, kQueryBoxRows / heads};
+  if (box_rows % heads == 0) {
+    return {heads, tokens, view.head_stride, view.token_stride, heads, box_rows / heads};
   }
   return {};
 }
@@ -78,9 +76,10 @@ Status encode_page_maps(const DecodeProblem& problem, TensorMaps* maps) noexcept
   return encode_pages("k_rope_cache", problem, problem.cache.rope, kRopeDim, &maps->k_rope);
 }
 
-Status encode_query_maps(const DecodeProblem& problem, TensorMaps* maps, std::int32_t* q_period) noexcept {
-  const QueryBoxes latent = find_query_boxes(problem, problem.q_latent);
-  const QueryBoxes rope = find_query_boxes(problem, problem.q_rope);
+Status encode_query_maps(const DecodeProblem& problem, std::int32_t box_rows, TensorMaps* maps,
+                         std::int32_t* q_period) noexcept {
+  const QueryBoxes latent = find_query_boxes(problem, problem.q_latent, box_rows);
+  const QueryBoxes rope = find_query_boxes(problem, problem.q_rope, box_rows);
   *q_period = latent.period == rope.period && latent.box_rows == rope.box_rows ? latent.period : 0;
   if (*q_period == 0) return {};
   FLASH_MLA_TRY(encode_rows("q", problem, problem.q_latent, latent, kLatentDim, &maps->q_latent));
@@ -109,9 +108,7 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   TensorMaps maps = {};
   DecodeParams params;
   FLASH_MLA_TRY(encode_page_maps(problem, &maps));
-  if (kernel.rows_per_thread_block == kQueryBoxRows) {
-    FLASH_MLA_TRY(encode_query_maps(problem, &maps, &params.q_period));
-  }
+  FLASH_MLA_TRY(encode_query_maps(problem, kernel.rows_per_thread_block, &maps, &params.q_period));
   params.work = work_of(problem, rows_per_unit);
   params.header = ScheduleLayout::header(schedule_memory);
   params.parts = ScheduleLayout::parts(schedule_memory);
@@ -128,6 +125,7 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   params.lse = problem.lse;
   params.partial_out = ScratchLayout::partial_out(scratch);
   params.partial_lse = layout.partial_lse(scratch);
+  params.partial_scale = layout.partial_scale(scratch);
   params.scale_log2 = problem.softmax_scale * kLog2e;
 
   FLASH_MLA_TRY(cuda::set_attribute_once(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,

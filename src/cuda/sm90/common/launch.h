@@ -18,7 +18,6 @@ struct DecodeKernel {
   int threads = 0;
   int shared_memory_bytes = 0;
   int rows_per_thread_block = 0;
-  int thread_blocks_per_multiprocessor = 1;
 };
 
 #define FLASH_MLA_VARIANT(name, dtype, element) \

@@ -38,10 +38,11 @@ struct DecodeParams {
   RowsView q_latent;
   RowsView q_rope;
 
-  RowsView out;                  // [.., 512]
-  RowsView lse;                  // data may be null
-  float* partial_out = nullptr;  // [slots, rows_per_unit, 512]
-  float* partial_lse = nullptr;  // [slots, rows_per_unit]
+  RowsView out;                    // [.., 512]
+  RowsView lse;                    // data may be null
+  float* partial_out = nullptr;    // [slots, rows_per_unit, 512]
+  float* partial_lse = nullptr;    // [slots, rows_per_unit]
+  float* partial_scale = nullptr;  // [slots, rows_per_unit]
 
   float scale_log2 = 0.f;  // softmax_scale log2(e), > 0
 };

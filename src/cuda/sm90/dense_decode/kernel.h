@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp == kLoaderWarp) {
       run_loader(smem, maps, params);
     } else if (warp == kQueryLoaderWarp) {
-      run_query_loader(smem, maps, params);
+      run_query_loader(smem.ring, smem.q[0].bytes, kSliceBytes, smem.q_landed, smem.q_released, maps, params);
     }
   } else if (warpgroup == 0) {
     ptx::lower_registers<kScoresRegisters>();

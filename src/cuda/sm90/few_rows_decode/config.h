@@ -11,18 +11,27 @@ namespace flash_mla::sm90::few_rows {
 
 inline constexpr int kGroupRows = 16;
 inline constexpr int kGroupSliceBytes = kGroupRows * tile::kRowBytes;
-inline constexpr int kThreadColumns = kGroupRows / 4;  // rows of queries that a thread has scores of
+inline constexpr int kResultRowBytes = kLatentDim * 2;
+inline constexpr int kResultPitchBytes = kResultRowBytes + 16;  // so that eight rows meet all banks
+inline constexpr int kThreadColumns = kGroupRows / 4;           // rows of queries that a thread has scores of
 
 template <int Groups>
 struct Config {
-  // With one group two thread blocks share a multiprocessor and load for one another's pauses.
-  static constexpr int kThreadBlocks = Groups == 1 ? 2 : 1;
-  static constexpr int kStages = Groups == 1 ? 1 : 2;
+  static constexpr int kStages = 2;  // token blocks in shared memory
   static constexpr int kConsumerWarps = Groups * kWarpgroupWarps;
   static constexpr int kLoaderWarp = kConsumerWarps;
-  static constexpr int kDealerWarp = kConsumerWarps + 1;
-  static constexpr int kThreads = 32 * (kConsumerWarps + 2);
+  static constexpr int kQueryLoaderWarp = kConsumerWarps + 1;
+  static constexpr int kDealerWarp = kConsumerWarps + 2;
+  static constexpr int kThreads = 32 * (kConsumerWarps + 3);
+  // Registers are planned as for two blocks of 256 threads, 128 a thread: then thread blocks of the combine kernel find
+  // room beside a group's. Two groups need more.
+  static constexpr int kPlannedThreads = Groups == 1 ? 256 : kThreads;
+  static constexpr int kPlannedThreadBlocks = Groups == 1 ? 2 : 1;
 };
+
+// Named barriers: of all threads; of the groups.
+inline constexpr int kSetUpBarrier = 1;
+inline constexpr int kGroupBarrier = 2;  // + group
 
 // The order in which slices are loaded and multiplied: that in which they are released.
 struct SliceOrder {

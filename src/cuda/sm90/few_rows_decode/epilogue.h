@@ -1,53 +1,101 @@
-// Step 7 of docs/algorithm.md [group]: O / sum and lse to memory, as result rows or as an unmerged partial.
+// Step 7 of docs/algorithm.md [group]: the result rows, or an unmerged partial, to memory. Code that runs once arrives
+// from memory as slowly as data, so both ways are short.
 //
-// Eight threads of a warp hold eight neighbouring columns of a row.
+// A partial is not divided by its sums: their inverses go with it. Its columns are stored in the order in
+// which threads hold them (tile/column_order.h), 16 bytes at a time. Result rows pass through shared memory.
 #pragma once
 
 #include "core/partial.h"
+#include "cuda/ptx/bulk_store.h"
 #include "cuda/sm90/common/rows.h"
 #include "cuda/sm90/few_rows_decode/products.h"
+#include "cuda/tile/column_order.h"
 
 namespace flash_mla::sm90::few_rows {
 
-// The thread's column c of O^T: 16 of a row's 512 elements.
-template <class To>
-__device__ __forceinline__ void store_column(To* row, const Accumulators& acc, int c, float factor) {
+// 0 for a row that saw no token.
+__device__ __forceinline__ float inverse(float sum) { return sum == 0.f ? 0.f : 1.f / sum; }
+
+// The partial's row of the tile's first one.
+__device__ __forceinline__ std::int64_t first_partial_row(const DecodeParams& params, const TileRecord& tile) {
+  return static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit;
+}
+
+// What belongs to a row beside its elements. The first warp of the group writes it, a row a lane; `sum` is of all
+// tokens, `first_row` the group's in the tile.
+__device__ __forceinline__ void write_row_sums(const DecodeParams& params, const TileRecord& tile, int first_row,
+                                               const RowState& rows, const float (&sum)[kThreadColumns]) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
-  To* to = row + 16 * warp + lane / 4;
+  if (warp != 0) return;
+  float maximum = 0.f, total = 0.f;
 #pragma unroll
-  for (int slice = 0; slice < kLatentSlices; ++slice) {
-    const int i = 4 * (c / 2) + c % 2;
-    to[slice * tile::kSliceColumns] = static_cast<To>(acc.o[slice][i] * factor);
-    to[slice * tile::kSliceColumns + 8] = static_cast<To>(acc.o[slice][i + 2] * factor);
+  for (int c = 0; c < kThreadColumns; ++c) {  // from the lane that has the row in its column c
+    const float m = __shfl_sync(kAllLanes, rows.maximum[c], lane % 8 / 2);
+    const float t = __shfl_sync(kAllLanes, sum[c], lane % 8 / 2);
+    if (c == 2 * (lane / 8) + lane % 2) maximum = m, total = t;
+  }
+  const int row = first_row + lane;
+  if (lane >= kGroupRows || row >= tile.num_rows) return;
+  const float lse = total == 0.f ? kNegativeInfinity : (maximum + log2f(total)) * kLn2;
+  if (tile.slot >= 0) {
+    params.partial_lse[first_partial_row(params, tile) + row] = lse;
+    params.partial_scale[first_partial_row(params, tile) + row] = inverse(total);
+  } else if (params.lse.data != nullptr) {
+    static_cast<float*>(params.lse.data)[row_offset(params.lse, params.work, tile, row)] = lse_for_api(lse);
   }
 }
 
-// `sum` is of all tokens. `first_row` is the group's in the tile.
-template <class Element>
-__device__ __forceinline__ void write_rows(const DecodeParams& params, const TileRecord& tile, int first_row,
-                                           const Accumulators& acc, const RowState& rows,
-                                           const float (&sum)[kThreadColumns]) {
+__device__ __forceinline__ void write_partial(const DecodeParams& params, const TileRecord& tile, int first_row,
+                                              const Accumulators& acc) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
-  const bool writes_lse = warp == 0 && lane < 4;
+  float* const thread_columns = params.partial_out + first_partial_row(params, tile) * kLatentDim +
+                                tile::transposed_position(0, 16 * warp + lane / 4);
 #pragma unroll
   for (int c = 0; c < kThreadColumns; ++c) {
     const int row = first_row + row_of_column(lane, c);
     if (row >= tile.num_rows) continue;
-    const float factor = sum[c] == 0.f ? 0.f : 1.f / sum[c];  // 0: the row saw no token
-    const float lse = sum[c] == 0.f ? kNegativeInfinity : (rows.maximum[c] + log2f(sum[c])) * kLn2;
-    if (tile.slot >= 0) {
-      const std::int64_t partial_row =
-          static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row;
-      store_column(params.partial_out + partial_row * kLatentDim, acc, c, factor);
-      if (writes_lse) params.partial_lse[partial_row] = lse;
-    } else {
-      store_column(static_cast<Element*>(params.out.data) + row_offset(params.out, params.work, tile, row), acc, c,
-                   factor);
-      if (writes_lse && params.lse.data != nullptr) {
-        static_cast<float*>(params.lse.data)[row_offset(params.lse, params.work, tile, row)] = lse_for_api(lse);
+    float* to = thread_columns + row * kLatentDim;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {  // columns 16 w + l / 4 and + 8 of each slice
+      const int i = 4 * (c / 2) + c % 2 + 2 * half;
+#pragma unroll
+      for (int slice = 0; slice < kLatentSlices; slice += 4) {
+        *reinterpret_cast<float4*>(to + tile::transposed_position(slice, 8 * half)) = {
+            acc.o[slice][i], acc.o[slice + 1][i], acc.o[slice + 2][i], acc.o[slice + 3][i]};
       }
     }
   }
+}
+
+// The copy engine takes the rows from shared memory, while the group goes on.
+template <class Element>
+__device__ __forceinline__ void write_results(GroupMemory& group, const DecodeParams& params, const TileRecord& tile,
+                                              int first_row, int barrier, const Accumulators& acc,
+                                              const float (&sum)[kThreadColumns]) {
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  float factor[kThreadColumns];
+#pragma unroll
+  for (int c = 0; c < kThreadColumns; ++c) factor[c] = inverse(sum[c]);
+  if (warp == 0) ptx::wait_for_bulk_reads();  // of the last results
+  ptx::sync_threads(barrier, kWarpgroupThreads);
+  unsigned char* const to =
+      group.results + (lane / 16 * 8 + lane % 8) * kResultPitchBytes + (2 * warp + lane / 8 % 2) * tile::kChunkBytes;
+#pragma unroll
+  for (int slice = 0; slice < kLatentSlices; ++slice) {
+    std::uint32_t pairs[4];
+#pragma unroll
+    for (int i = 0; i < kOutputRegisters; i += 2) {
+      const int c = column_of(i);
+      pairs[i / 2] = pack<Element>(acc.o[slice][i] * factor[c], acc.o[slice][i + 1] * factor[c + 1]);
+    }
+    ptx::store_matrix_x4_transposed(to + slice * tile::kRowBytes, pairs);
+  }
+  ptx::fence_async_shared();
+  ptx::sync_threads(barrier, kWarpgroupThreads);
+  const int row = first_row + lane;
+  if (warp != 0 || lane >= kGroupRows || row >= tile.num_rows) return;
+  ptx::bulk_store(static_cast<Element*>(params.out.data) + row_offset(params.out, params.work, tile, row),
+                  group.results + lane * kResultPitchBytes, kResultRowBytes);
 }
 
 }  // namespace flash_mla::sm90::few_rows

@@ -1,7 +1,7 @@
 // Decode of units with few rows on Hopper: a thread block per part; each of its groups (config.h) has 16 rows.
 //
 //   for each tile of the part:                        docs/algorithm.md
-//     loader   K blocks to shared memory
+//     loaders  K blocks and Q to shared memory
 //     group    S^T = K Q^T, P^T = exp2(S^T - maximum), O^T += V^T P^T; O / sum, lse
 //
 // The dealer walks over the tiles.
@@ -10,6 +10,7 @@
 #include "cuda/ptx/dependent_launch.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/sm90/common/padding.h"
+#include "cuda/sm90/common/query_loader.h"
 #include "cuda/sm90/few_rows_decode/epilogue.h"
 #include "cuda/sm90/few_rows_decode/products.h"
 #include "cuda/sm90/few_rows_decode/queries.h"
@@ -38,60 +39,84 @@ struct Visibility {
 __device__ __forceinline__ Visibility find_visibility(const Work& work, const TileRecord& tile, int first_row) {
   Visibility v;
 #pragma unroll
+  for (int& visible : v.visible) visible = tile.length;
+  v.first_masked_block = tile.length / kBlockTokens;
+  if (!work.causal || tile.queries == 1) return v;
+#pragma unroll
   for (int c = 0; c < kThreadColumns; ++c) {
     const int row = first_row + row_of_column(threadIdx.x % 32, c);
-    v.visible[c] = row < tile.num_rows ? visible_to_row(work, tile, row) : tile.length;
+    if (row < tile.num_rows) v.visible[c] = visible_to_row(work, tile, row);
   }
   v.first_masked_block = visible_to_row(work, tile, 0) / kBlockTokens;
   return v;
 }
 
+// Steps 3 to 7 for one tile; `blocks` counts those of all tiles.
+template <class Element, int Groups>
+__device__ __forceinline__ void run_tile(SharedMemory<Groups>& smem, const DecodeParams& params, const TileRecord& tile,
+                                         std::uint32_t& blocks, std::uint32_t& query_tiles) {
+  constexpr int kStages = Config<Groups>::kStages;
+  const int index = Groups == 1 ? 0 : threadIdx.x / kWarpgroupThreads, lane = threadIdx.x % 32;
+  const int barrier = kGroupBarrier + index, first_row = index * kGroupRows;
+  GroupMemory& group = smem.groups[index];
+  const int begin = tile.block_begin, end = tile.block_end;
+  const Visibility v = find_visibility(params.work, tile, first_row);
+  if (begin < end && params.q_period > 0) {
+    smem.q_landed.wait(query_tiles++ & 1);
+  } else if (begin < end) {
+    gather_queries<Element>(smem, params, tile, first_row, barrier);
+  }
+  RowState rows;
+  Accumulators acc;
+  clear(rows, acc);
+  float sum[kThreadColumns] = {};
+#pragma unroll 1
+  for (int block = begin; block < end; ++block, ++blocks) {
+    const int stage = blocks % kStages;
+    float s[kScoreRegisters], factor[kThreadColumns];
+    multiply_scores<Element>(smem, first_row, stage, (blocks / kStages) & 1, s);
+    if (lane == 0) {
+      smem.kv.k_released[stage][kLatentSlices].arrive();
+      if (block + 1 == end && params.q_period > 0) smem.q_released.arrive();
+    }
+    const int valid_rows = tile.length - block * kBlockTokens;
+    if (valid_rows < kBlockTokens) zero_rows_from(smem, stage, max_of(valid_rows, 0));
+    if (block >= v.first_masked_block) mask_scores(s, block * kBlockTokens, v.visible);
+    raise_maxima(group, s, params.scale_log2, rows, factor, barrier);
+    write_probabilities<Element>(group, s, params.scale_log2, rows, barrier);
+    rescale(acc, factor);
+    issue_values<Element>(smem, group, stage, acc);
+    if (block + 1 == end) {  // while the tensor cores are busy
+      add_tokens(group, rows, sum, barrier);
+      write_row_sums(params, tile, first_row, rows, sum);
+    }
+    finish_values(smem, stage);
+  }
+  if (begin >= end) write_row_sums(params, tile, first_row, rows, sum);
+  if (tile.slot >= 0) {
+    write_partial(params, tile, first_row, acc);
+  } else {
+    write_results<Element>(group, params, tile, first_row, barrier, acc, sum);
+  }
+}
+
 template <class Element, int Groups>
 __device__ __forceinline__ void run_group(SharedMemory<Groups>& smem, const DecodeParams& params) {
-  constexpr int kStages = Config<Groups>::kStages;
-  const int index = Groups == 1 ? 0 : threadIdx.x / kWarpgroupThreads;
-  const int barrier = 1 + index, first_row = index * kGroupRows;
-  GroupMemory& group = smem.groups[index];
+  ptx::wait_for_prerequisites();
   TileReader tiles;
-  std::uint32_t blocks = 0;
+  std::uint32_t blocks = 0, query_tiles = 0;
   while (const TileRecord* tile = tiles.next(smem.ring)) {
-    const int begin = tile->block_begin, end = tile->block_end;
-    const Visibility v = find_visibility(params.work, *tile, first_row);
-    if (begin < end) gather_queries<Element>(group, params, *tile, first_row, barrier);
-    RowState rows;
-    Accumulators acc;
-#pragma unroll
-    for (int c = 0; c < kThreadColumns; ++c) rows.maximum[c] = kNegativeInfinity, rows.sum[c] = 0.f;
-#pragma unroll
-    for (auto& slice : acc.o) {
-#pragma unroll
-      for (float& x : slice) x = 0.f;
-    }
-#pragma unroll 1
-    for (int block = begin; block < end; ++block, ++blocks) {
-      const int stage = blocks % kStages;
-      float s[kScoreRegisters], factor[kThreadColumns];
-      multiply_scores<Element>(smem, group, stage, (blocks / kStages) & 1, s);
-      const int valid_rows = tile->length - block * kBlockTokens;
-      if (valid_rows < kBlockTokens) zero_rows_from(smem, stage, max_of(valid_rows, 0));
-      if (block >= v.first_masked_block) mask_scores(s, block * kBlockTokens, v.visible);
-      raise_maxima(group, s, params.scale_log2, rows, factor, barrier);
-      write_probabilities<Element>(group, s, params.scale_log2, rows, barrier);
-      rescale(acc, factor);
-      multiply_values<Element>(smem, group, stage, acc);
-    }
-    float sum[kThreadColumns];
-#pragma unroll
-    for (int c = 0; c < kThreadColumns; ++c) sum[c] = rows.sum[c];
-    if (begin < end) reduce_rows(group, sum, barrier, [](float a, float b) { return a + b; });
-    write_rows<Element>(params, *tile, first_row, acc, rows, sum);
+    run_tile<Element>(smem, params, *tile, blocks, query_tiles);
     tiles.finish(smem.ring);
   }
+  ptx::wait_for_bulk_stores();
 }
 
 template <int Groups>
 __device__ __forceinline__ void run_loader(SharedMemory<Groups>& smem, const TensorMaps& maps,
                                            const DecodeParams& params) {
+  prefetch_maps(maps);
+  ptx::wait_for_prerequisites();
   TileReader tiles;
   std::uint32_t blocks = 0;
   while (const TileRecord* tile = tiles.next(smem.ring)) {
@@ -107,28 +132,27 @@ __device__ __forceinline__ void run_loader(SharedMemory<Groups>& smem, const Ten
 // The schedule and the lengths that it was made from are older than the kernel before this one, so the dealer does not
 // wait for that kernel; nothing else may be read, and nothing written, before it has finished.
 template <class Element, int Groups>
-__global__ void __launch_bounds__(Config<Groups>::kThreads, Config<Groups>::kThreadBlocks)
+__global__ void __launch_bounds__(Config<Groups>::kPlannedThreads, Config<Groups>::kPlannedThreadBlocks)
     flash_fwd_splitkv_mla_kernel(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
   extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   auto& smem = *reinterpret_cast<SharedMemory<Groups>*>(dynamic_shared_memory);
+  using Config = Config<Groups>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (warp == 0) {
+  ptx::launch_dependents();  // the combine kernel, which in turn waits for this one before it reads a partial
+  if (warp == Config::kDealerWarp) {
     init_barriers(smem, lane);
     ptx::fence_barrier_init();
-  }
-  __syncthreads();
-  if (warp == Config<Groups>::kDealerWarp) {
+    __syncwarp();
+    ptx::arrive_threads(kSetUpBarrier, Config::kThreads);
     if (lane == 0) deal_tiles(smem.ring, params, Groups * kGroupRows);
     return;
   }
-  if (warp == Config<Groups>::kLoaderWarp && lane == 0) {
-    ptx::prefetch_map(maps.k_latent);
-    ptx::prefetch_map(maps.k_rope);
-  }
-  ptx::wait_for_prerequisites();
-  ptx::launch_dependents();  // the combine kernel, which in turn waits for this one before it reads a partial
-  if (warp == Config<Groups>::kLoaderWarp) {
+  ptx::sync_threads(kSetUpBarrier, Config::kThreads);
+  if (warp == Config::kLoaderWarp) {
     run_loader(smem, maps, params);
+  } else if (warp == Config::kQueryLoaderWarp) {
+    ptx::wait_for_prerequisites();
+    run_query_loader(smem.ring, smem.q[0], Groups * kGroupSliceBytes, smem.q_landed, smem.q_released, maps, params);
   } else {
     run_group<Element>(smem, params);
     if (warp < kWarpgroupWarps) write_padding<Element>(params);

@@ -1,6 +1,6 @@
 // Steps 4 and 6 of docs/algorithm.md [group]: the two products of a block, transposed: S^T = K Q^T, O^T += V^T P^T.
 //
-//   waits for k_landed, slice by slice; announces k_released
+//   waits for k_landed, slice by slice; announces k_released of the latent slices
 #pragma once
 
 #include "cuda/ptx/wgmma.h"
@@ -18,13 +18,23 @@ struct Accumulators {
   float o[kLatentSlices][kOutputRegisters];
 };
 
-// S^T of one block, complete on return; the rope slice is released.
+__device__ __forceinline__ void clear(RowState& rows, Accumulators& acc) {
+#pragma unroll
+  for (int c = 0; c < kThreadColumns; ++c) rows.maximum[c] = kNegativeInfinity, rows.sum[c] = 0.f;
+#pragma unroll
+  for (auto& slice : acc.o) {
+#pragma unroll
+    for (float& x : slice) x = 0.f;
+  }
+}
+
+// S^T of one block, complete on return.
 template <class Element, int Groups>
-__device__ __forceinline__ void multiply_scores(SharedMemory<Groups>& smem, const GroupMemory& group, int stage,
+__device__ __forceinline__ void multiply_scores(SharedMemory<Groups>& smem, int first_row, int stage,
                                                 std::uint32_t parity, float (&s)[kScoreRegisters]) {
   using Mma = ptx::Wgmma<Element, kGroupRows, ptx::Major::k>;
   const std::uint64_t k = tile::k_major(ptx::shared_address(smem.kv.k[stage]));
-  const std::uint64_t q = tile::k_major(ptx::shared_address(group.q));
+  const std::uint64_t q = tile::k_major(ptx::shared_address(smem.q[0]) + first_row * tile::kRowBytes);
 #pragma unroll
   for (int position = 0; position < kSlices; ++position) {
     const int slice = SliceOrder::at(position);
@@ -33,13 +43,12 @@ __device__ __forceinline__ void multiply_scores(SharedMemory<Groups>& smem, cons
 #pragma unroll
     for (int step = 0; step < kSliceSteps; ++step) {
       const int offset = tile::k_major_step_bytes(step);
-      Mma::mma(s, tile::advance(k, slice * kSliceBytes + offset), tile::advance(q, slice * kGroupSliceBytes + offset),
-               position + step > 0);
+      Mma::mma(s, tile::advance(k, slice * kSliceBytes + offset),
+               tile::advance(q, slice * Groups * kGroupSliceBytes + offset), position + step > 0);
     }
   }
   ptx::warpgroup_commit();
   ptx::warpgroup_wait<0>();
-  if (threadIdx.x % 32 == 0) smem.kv.k_released[stage][kLatentSlices].arrive();
 }
 
 __device__ __forceinline__ void rescale(Accumulators& acc, const float (&factor)[kThreadColumns]) {
@@ -54,12 +63,11 @@ __device__ __forceinline__ void rescale(Accumulators& acc, const float (&factor)
   }
 }
 
-// O^T += V^T P^T; slices are released two by two.
+// Issues O^T += V^T P^T of a block; two slices a group of products.
 template <class Element, int Groups>
-__device__ __forceinline__ void multiply_values(SharedMemory<Groups>& smem, const GroupMemory& group, int stage,
-                                                Accumulators& acc) {
+__device__ __forceinline__ void issue_values(SharedMemory<Groups>& smem, const GroupMemory& group, int stage,
+                                             Accumulators& acc) {
   using Mma = ptx::Wgmma<Element, kGroupRows, ptx::Major::k, ptx::Major::mn>;
-  constexpr int kPairs = kLatentSlices / 2;
   const std::uint64_t v = tile::mn_major(ptx::shared_address(smem.kv.k[stage]), kSliceBytes);
   const std::uint64_t p = tile::k_major(ptx::shared_address(group.p));
   ptx::warpgroup_fence();
@@ -72,15 +80,21 @@ __device__ __forceinline__ void multiply_values(SharedMemory<Groups>& smem, cons
     }
     if (slice % 2 == 1) ptx::warpgroup_commit();
   }
+}
+
+// Waits for them, and releases the slices two by two.
+template <int Groups>
+__device__ __forceinline__ void finish_values(SharedMemory<Groups>& smem, int stage) {
+  static_assert(kLatentSlices == 8);
   const int lane = threadIdx.x % 32;
   const auto release = [&](int pair) {
     if (lane < 2) smem.kv.k_released[stage][2 * pair + lane].arrive();
   };
-  ptx::warpgroup_wait<kPairs - 1>();
+  ptx::warpgroup_wait<3>();
   release(0);
-  ptx::warpgroup_wait<kPairs - 2>();
+  ptx::warpgroup_wait<2>();
   release(1);
-  ptx::warpgroup_wait<kPairs - 3>();
+  ptx::warpgroup_wait<1>();
   release(2);
   ptx::warpgroup_wait<0>();
   release(3);

@@ -1,4 +1,5 @@
-// Step 3 of docs/algorithm.md, the queries [group]: 16 packed rows (query token, head) to shared memory.
+// Step 3 of docs/algorithm.md, the queries [group]: 16 packed rows (query token, head) to shared memory, where the copy
+// engine cannot bring them because they are no box of the tensor.
 #pragma once
 
 #include "cuda/ptx/fence.h"
@@ -9,9 +10,9 @@
 namespace flash_mla::sm90::few_rows {
 
 // Every warp of the group has finished with the last tile's Q: it has met the others after its last product with it.
-template <class Element>
-__device__ __forceinline__ void gather_queries(GroupMemory& group, const DecodeParams& params, const TileRecord& tile,
-                                               int first_row, int barrier) {
+template <class Element, int Groups>
+__device__ __forceinline__ void gather_queries(SharedMemory<Groups>& smem, const DecodeParams& params,
+                                               const TileRecord& tile, int first_row, int barrier) {
   const int thread = threadIdx.x % kWarpgroupThreads, chunk = thread % 8, row = thread / 8;
   const bool present = first_row + row < tile.num_rows;
   uint4 values[kSlices] = {};
@@ -28,7 +29,7 @@ __device__ __forceinline__ void gather_queries(GroupMemory& group, const DecodeP
   }
 #pragma unroll
   for (int slice = 0; slice < kSlices; ++slice) {
-    *reinterpret_cast<uint4*>(group.q[slice] + tile::swizzled_chunk_bytes(row, chunk)) = values[slice];
+    *reinterpret_cast<uint4*>(smem.q[slice] + tile::swizzled_chunk_bytes(first_row + row, chunk)) = values[slice];
   }
   ptx::fence_async_shared();
   ptx::sync_threads(barrier, kWarpgroupThreads);

@@ -9,23 +9,29 @@ namespace flash_mla::sm90::few_rows {
 
 // Of one group; only its own warps touch it.
 struct alignas(1024) GroupMemory {
-  unsigned char q[kSlices][kGroupSliceBytes];      // [16 rows][64 columns], swizzled
-  unsigned char p[kGroupSliceBytes];               // [16 rows][64 tokens], swizzled: exp2 of the scores, rounded
-  float warp_values[kWarpgroupWarps][kGroupRows];  // maxima or sums of the rows over a warp's 16 tokens
+  unsigned char p[kGroupSliceBytes];                      // [16 rows][64 tokens], swizzled: exp2 of the scores, rounded
+  unsigned char results[kGroupRows * kResultPitchBytes];  // [16 rows][512], 16 bits each
+  float warp_values[kWarpgroupWarps][kGroupRows];         // maxima or sums of the rows over a warp's 16 tokens
 };
 
 template <int Groups>
 struct SharedMemory {
   KvPipeline<Config<Groups>::kStages> kv;
+  alignas(1024) unsigned char q[kSlices][Groups * kGroupSliceBytes];  // [rows of all groups][64 columns], swizzled
   GroupMemory groups[Groups];
   TileRing ring;
+  ptx::Barrier q_landed;    // copy engine -> groups
+  ptx::Barrier q_released;  // groups -> query loader
 };
 
 // By the lanes of one warp.
 template <int Groups>
 __device__ __forceinline__ void init_barriers(SharedMemory<Groups>& smem, int lane) {
-  init_ring(smem.ring, lane, Config<Groups>::kConsumerWarps + 1);  // consumers, loader
+  init_ring(smem.ring, lane, Config<Groups>::kConsumerWarps + 2);  // consumers, loaders
   init_pipeline(smem.kv, lane, Config<Groups>::kConsumerWarps);
+  if (lane > 0) return;
+  smem.q_landed.init(1);
+  smem.q_released.init(Config<Groups>::kConsumerWarps);
 }
 
 }  // namespace flash_mla::sm90::few_rows

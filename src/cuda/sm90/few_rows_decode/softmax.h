@@ -108,4 +108,12 @@ __device__ __forceinline__ void write_probabilities(GroupMemory& group, const fl
   ptx::sync_threads(barrier, kWarpgroupThreads);
 }
 
+// The sums over all tokens, once those of the last block are in.
+__device__ __forceinline__ void add_tokens(GroupMemory& group, const RowState& rows, float (&sum)[kThreadColumns],
+                                           int barrier) {
+#pragma unroll
+  for (int c = 0; c < kThreadColumns; ++c) sum[c] = rows.sum[c];
+  reduce_rows(group, sum, barrier, [](float a, float b) { return a + b; });
+}
+
 }  // namespace flash_mla::sm90::few_rows
