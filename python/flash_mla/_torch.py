@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor
 
-from ._frameworks import DLPACK_CPU, DLPACK_CUDA, Framework
+from ._frameworks import CURRENT_STREAM, DLPACK_CPU, DLPACK_CUDA, Framework
 from ._plan import HEAD_DIM, LATENT_DIM, Plan, PlanConfig, bounded_plan
 
 _is_capturing: Callable[[], bool] = getattr(torch._C, "_cuda_isCurrentStreamCapturing", lambda: False)
@@ -80,7 +80,7 @@ class TorchFramework(Framework):
     def stream(self, stream: Optional[int]) -> int:
         if stream is not None:
             raise ValueError("stream is given; PyTorch tensors use the current stream, see torch.cuda.stream")
-        return super().stream(None)
+        return CURRENT_STREAM
 
     def wrap(self, tensor: Any) -> torch.Tensor:
         return torch.from_dlpack(tensor)
