@@ -1,7 +1,7 @@
 """The array packages that the library takes its tensors from: what it must know of each.
 
-`framework_of(array)` finds one by the array's type. NumPy is here, PyTorch in _torch.py, CuPy and JAX in
-_gpu_arrays.py; each is imported when an array of it comes, never before.
+`framework_of(array)` finds one by the array's type. NumPy is in _numpy.py, PyTorch in _torch.py, CuPy and JAX in
+_gpu_arrays.py; each is imported when an array of it comes.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ _PACKAGES = {
 
 
 class Framework:
-    """One array package. `int32`, `float32`, ... are its dtypes."""
+    """One array package. `int32` and `float32` are its dtypes."""
 
     name = ""
     direct = False  # arrays go to tvm-ffi as they are, without export()
     has_bfloat16 = True  # else bf16 passes as uint16
     int32: Any
     float32: Any
-    bfloat16: Any
-    float16: Any
 
     def compiling(self) -> bool:
         """Whether a compiler is tracing this call; then `compiled` has the operators to call instead."""
@@ -60,16 +58,12 @@ class Framework:
         """What tvm-ffi takes in place of an array."""
         return array
 
-    def new(self, like: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        """`empty` on the device and by default of the dtype of an array; for calls that count microseconds."""
-        return self.empty(shape, like.dtype if dtype is None else dtype, self.device_of(like))
-
     def template(self, like: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        """What make_again takes to make a `new` array in less time."""
+        """What make_again takes: an array like another, but of this shape and, if given, dtype."""
         return (shape, like.dtype if dtype is None else dtype, self.device_of(like))
 
     def make_again(self, template: Any) -> Any:
-        """An array, not initialised, as `template` was told."""
+        """A new array, not initialised, as `template` was told; for calls that count microseconds."""
         return self.empty(*template)
 
     def wrap(self, tensor: Any) -> Any:

@@ -25,7 +25,7 @@ class CupyFramework(Framework):
 
     name = "cupy"
     has_bfloat16 = False
-    int32, float32, float16, bfloat16 = np.dtype("int32"), np.dtype("float32"), np.dtype("float16"), np.dtype("uint16")
+    int32, float32 = np.dtype("int32"), np.dtype("float32")
 
     def __init__(self) -> None:
         import cupy
@@ -81,6 +81,7 @@ class JaxFramework(Framework):
     """Results are new arrays, complete when a call returns: JAX cannot be told which stream writes them."""
 
     name = "jax"
+    int32, float32 = np.dtype("int32"), np.dtype("float32")
 
     def __init__(self) -> None:
         import jax
@@ -88,8 +89,6 @@ class JaxFramework(Framework):
         import jax.numpy
 
         self.jax, self.jnp = jax, jax.numpy
-        self.int32, self.float32 = np.dtype("int32"), np.dtype("float32")
-        self.float16, self.bfloat16 = np.dtype("float16"), np.dtype(jax.numpy.bfloat16)
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Any, stream: Optional[int] = None) -> Any:
         with self.jax.default_device(device):

@@ -22,13 +22,6 @@ class NumpyFramework(Framework):
     has_bfloat16 = False
     int32 = np.dtype(np.int32)
     float32 = np.dtype(np.float32)
-    float16 = np.dtype(np.float16)
-
-    @property
-    def bfloat16(self) -> np.dtype:  # type: ignore[override]
-        if _BFLOAT16 is None:
-            raise ImportError("NumPy has no bf16 of its own; install ml_dtypes")
-        return _BFLOAT16
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Any, stream: Optional[int] = None) -> np.ndarray:
         return np.empty(shape, dtype)
@@ -46,7 +39,11 @@ class NumpyFramework(Framework):
 
     def wrap(self, tensor: Any) -> np.ndarray:
         array = np.asarray(_Memory(tensor))  # np.from_dlpack makes read-only arrays before NumPy 2.1
-        return array.view(self.bfloat16) if array.dtype == np.uint16 else array
+        if array.dtype != np.uint16:
+            return array
+        if _BFLOAT16 is None:
+            raise ImportError("NumPy has no bf16 of its own; install ml_dtypes")
+        return array.view(_BFLOAT16)
 
     def host_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return np.empty(shape, dtype)

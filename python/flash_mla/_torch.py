@@ -38,7 +38,7 @@ _kept_scratch = _KeptScratch()
 class TorchFramework(Framework):
     name = "torch"
     direct = True
-    int32, float32, bfloat16, float16 = torch.int32, torch.float32, torch.bfloat16, torch.float16
+    int32, float32 = torch.int32, torch.float32
     # Since 2.10, or with torch-c-dlpack-ext, the library asks PyTorch's allocator itself.
     lends_memory = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 
@@ -52,9 +52,6 @@ class TorchFramework(Framework):
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Any, stream: Optional[int] = None) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
-
-    def new(self, like: torch.Tensor, shape: tuple[int, ...], dtype: Optional[torch.dtype] = None) -> torch.Tensor:
-        return like.new_empty(shape, dtype=dtype)
 
     def template(self, like: Tensor, shape: tuple[int, ...], dtype: Optional[torch.dtype] = None) -> Tensor:
         made = like.new_empty(shape, dtype=dtype)
