@@ -14,4 +14,11 @@ foreach(library ${found})
   file(REAL_PATH ${library} real)
   message(STATUS "Copying ${real} as ${name}")
   file(COPY_FILE ${real} ${folder}/${name} ONLY_IF_DIFFERENT)
+
+  # Their licences, where the package manager knows them: libdnnl2 of "libdnnl2:amd64: /usr/lib/.../libdnnl.so.2.6".
+  execute_process(COMMAND dpkg-query --search ${real} OUTPUT_VARIABLE owner ERROR_QUIET RESULT_VARIABLE unknown)
+  string(REGEX MATCH "^[^:]+" owner "${owner}")
+  if(NOT unknown AND EXISTS /usr/share/doc/${owner}/copyright)
+    file(COPY_FILE /usr/share/doc/${owner}/copyright ${folder}/${owner}.copyright.txt ONLY_IF_DIFFERENT)
+  endif()
 endforeach()
