@@ -41,9 +41,34 @@ EncodeEntry find_encode() noexcept {
   return entry;
 }
 
-}  // namespace
+// The maps that this thread asked for last: a layer's cache and buffers come again step after step, and to compare is
+// quicker than to encode (0.09 us a map).
+class Memo {
+ public:
+  bool find(const TensorMapSpec& spec, CUtensorMap* map) const noexcept {
+    for (const Entry& entry : entries_) {
+      if (entry.spec == spec) {
+        *map = entry.map;
+        return true;
+      }
+    }
+    return false;
+  }
+  void add(const TensorMapSpec& spec, const CUtensorMap& map) noexcept {
+    entries_[next_] = {spec, map};
+    next_ = (next_ + 1) % entries_.size();
+  }
 
-Status encode_tensor_map(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
+ private:
+  struct Entry {
+    TensorMapSpec spec;  // rank 0: none
+    CUtensorMap map;
+  };
+  std::array<Entry, 8> entries_ = {};
+  std::size_t next_ = 0;
+};
+
+Status encode(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
   static const EncodeEntry encode = find_encode();
   if (!encode.status.ok()) return encode.status;
 
@@ -74,6 +99,16 @@ Status encode_tensor_map(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
                     static_cast<long long>(sizes[3]), static_cast<long long>(sizes[4]),
                     static_cast<long long>(strides_bytes[0]), static_cast<long long>(strides_bytes[1]),
                     static_cast<long long>(strides_bytes[2]), static_cast<long long>(strides_bytes[3]));
+}
+
+}  // namespace
+
+Status encode_tensor_map(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
+  static thread_local Memo memo;
+  if (memo.find(spec, map)) return {};
+  Status status = encode(spec, map);
+  if (status.ok()) memo.add(spec, *map);
+  return status;
 }
 
 }  // namespace flash_mla::cuda
