@@ -87,10 +87,10 @@ class CudaBackend final : public Backend {
     tuning.num_parts = config.num_parts > 0 ? config.num_parts : max_of(multiprocessors / geometry.cohort, 1);
     tuning.rows_per_unit = geometry.rows_per_unit;
     const bool few_rows = geometry.rows_per_unit < 64;
-    tuning.cost_fixed = few_rows ? 80 : 40;
+    tuning.cost_fixed = few_rows ? 50 : 25;
     tuning.cost_block = geometry.cohort == 1 ? 32 : geometry.cohort == 2 ? 20 : 18;
     tuning.cost_merge = 10;
-    tuning.cost_partial = few_rows ? 5 + 25 * geometry.rows_per_unit / 64 : 50;
+    tuning.cost_partial = few_rows ? 20 : 50;
     return tuning;
   }
 

@@ -193,12 +193,12 @@ class Scheduler {
     decision_ = decide_shares(clock, shared_.times);
     if (totals_.units > num_parts_) return;
     consider_uncut(cost_, clock, totals_, &decision_);
-    const PieceWeight shortest = shortest_pieces();
+    const PieceWeight pieces = worthwhile_pieces(cost_, totals_, num_parts_, shortest_pieces());
     std::int32_t counted = 0;  // length whose pieces the table has
-    if (consider_pieces(cost_, clock, totals_, shortest, 0, &decision_)) {
-      const PieceCount count = count_pieces(shortest);
-      pieces_ = count.pieces, counted = shortest.piece_blocks;
-      consider_pieces(cost_, clock, totals_, shortest, count.partials, &decision_);
+    if (consider_pieces(cost_, clock, totals_, pieces, 0, &decision_)) {
+      const PieceCount count = count_pieces(pieces);
+      pieces_ = count.pieces, counted = pieces.piece_blocks;
+      consider_pieces(cost_, clock, totals_, pieces, count.partials, &decision_);
     }
     if (decision_.by_pieces && decision_.pieces.piece_blocks != counted) {
       pieces_ = count_pieces(decision_.pieces).pieces;

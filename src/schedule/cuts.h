@@ -194,6 +194,17 @@ FLASH_MLA_HOST_DEVICE std::int32_t greatest_piece_blocks(const WorkTotals& total
       max_of(min_of(ceil_div(totals.blocks, num_parts - totals.units), longest), std::int64_t{1}));
 }
 
+// Longer pieces while the partials that they save cost more than the longest part then takes; with n blocks a piece
+// there are about blocks / n.
+FLASH_MLA_HOST_DEVICE PieceWeight worthwhile_pieces(const CostModel& cost, const WorkTotals& totals,
+                                                    std::int32_t num_parts, PieceWeight shortest) {
+  const std::int64_t saved = std::int64_t{2} * cost.partial * totals.blocks;
+  const std::int64_t spent = std::int64_t{cost.per_block} * num_parts;
+  std::int64_t n = shortest.piece_blocks;
+  FLASH_MLA_NO_UNROLL while (n < totals.max_blocks && n * (n + 1) < saved / spent)++ n;
+  return {static_cast<std::int32_t>(n)};
+}
+
 // How the units come apart with pieces of one length.
 struct PieceCount {
   std::int32_t pieces = 0;

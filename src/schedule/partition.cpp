@@ -118,7 +118,7 @@ std::int32_t cut(Step* step, PartRecord* parts) {
   CutDecision decision = decide_shares(clock, time_shares(*step, clock));
   if (step->totals.units <= step->num_parts) {
     consider_uncut(step->cost, clock, step->totals, &decision);
-    const PieceWeight pieces = shortest_pieces(*step);
+    const PieceWeight pieces = worthwhile_pieces(step->cost, step->totals, step->num_parts, shortest_pieces(*step));
     const std::int64_t counted = total_of(step->work, PieceCounter{pieces}, 0, step->work.batch);
     const std::int32_t partials = PieceCounter::unpack(counted).partials;
     consider_pieces(step->cost, clock, step->totals, pieces, partials, &decision);
