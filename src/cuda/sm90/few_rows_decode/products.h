@@ -35,6 +35,7 @@ __device__ __forceinline__ void multiply_scores(SharedMemory<Groups>& smem, int 
   using Mma = ptx::Wgmma<Element, kGroupRows, ptx::Major::k>;
   const std::uint64_t k = tile::k_major(ptx::shared_address(smem.kv.k[stage]));
   const std::uint64_t q = tile::k_major(ptx::shared_address(smem.q[0]) + first_row * tile::kRowBytes);
+  float odd[kScoreRegisters];  // a second sum: products so small would wait for one another
 #pragma unroll
   for (int position = 0; position < kSlices; ++position) {
     const int slice = SliceOrder::at(position);
@@ -43,12 +44,14 @@ __device__ __forceinline__ void multiply_scores(SharedMemory<Groups>& smem, int 
 #pragma unroll
     for (int step = 0; step < kSliceSteps; ++step) {
       const int offset = tile::k_major_step_bytes(step);
-      Mma::mma(s, tile::advance(k, slice * kSliceBytes + offset),
-               tile::advance(q, slice * Groups * kGroupSliceBytes + offset), position + step > 0);
+      Mma::mma(step % 2 == 0 ? s : odd, tile::advance(k, slice * kSliceBytes + offset),
+               tile::advance(q, slice * Groups * kGroupSliceBytes + offset), position > 0 || step > 1);
     }
   }
   ptx::warpgroup_commit();
   ptx::warpgroup_wait<0>();
+#pragma unroll
+  for (int i = 0; i < kScoreRegisters; ++i) s[i] += odd[i];
 }
 
 __device__ __forceinline__ void rescale(Accumulators& acc, const float (&factor)[kThreadColumns]) {
@@ -72,13 +75,16 @@ __device__ __forceinline__ void issue_values(SharedMemory<Groups>& smem, const G
   const std::uint64_t p = tile::k_major(ptx::shared_address(group.p));
   ptx::warpgroup_fence();
 #pragma unroll
-  for (int slice = 0; slice < kLatentSlices; ++slice) {
+  for (int pair = 0; pair < kLatentSlices / 2; ++pair) {
 #pragma unroll
     for (int step = 0; step < kBlockSteps; ++step) {
-      Mma::mma(acc.o[slice], tile::advance(v, slice * kSliceBytes + tile::mn_major_step_bytes(step)),
-               tile::advance(p, tile::k_major_step_bytes(step)), true);
+#pragma unroll
+      for (int slice = 2 * pair; slice < 2 * pair + 2; ++slice) {  // in turn: neither sum waits for itself
+        Mma::mma(acc.o[slice], tile::advance(v, slice * kSliceBytes + tile::mn_major_step_bytes(step)),
+                 tile::advance(p, tile::k_major_step_bytes(step)), true);
+      }
     }
-    if (slice % 2 == 1) ptx::warpgroup_commit();
+    ptx::warpgroup_commit();
   }
 }
 
