@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cuda/ptx/bulk_store.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/ptx/matrix.h"
 #include "cuda/ptx/mbarrier.h"
@@ -98,8 +99,9 @@ INSTANTIATE_TEST_SUITE_P(Boxes, CopyEngine, testing::Values(1, 2, 4));
 
 enum class Operand { shared, registers };
 
-// d [64 x N] = a [64 x 64] b, with b given as rows of n (k-major) or rows of k (n-major) in slices.
-template <class Element, int N, ptx::Major BMajor, Operand A>
+// d [64 x N] = a [64 x 64] b, with b given as rows of n (k-major) or rows of k (n-major) in slices; a's slice holds
+// rows of m (k-major) or of k (m-major).
+template <class Element, int N, ptx::Major BMajor, Operand A, ptx::Major AMajor>
 __global__ void multiply(const Element* a, const Element* b, float* d) {
   extern __shared__ __align__(1024) unsigned char memory[];
   unsigned char* a_slice = memory;
@@ -107,7 +109,9 @@ __global__ void multiply(const Element* a, const Element* b, float* d) {
   constexpr bool kKMajor = BMajor == ptx::Major::k;
   constexpr int kBRows = kKMajor ? N : 64, kBSlices = kKMajor ? 1 : N / 64, kBSliceBytes = kBRows * 128;
   for (int i = threadIdx.x; i < kSlice; i += blockDim.x) {
-    *reinterpret_cast<Element*>(a_slice + tile::swizzled_bytes(i / 64, i % 64)) = a[i];
+    const int m = i / 64, k = i % 64;
+    const int at = AMajor == ptx::Major::k ? tile::swizzled_bytes(m, k) : tile::swizzled_bytes(k, m);
+    *reinterpret_cast<Element*>(a_slice + at) = a[i];
   }
   for (int i = threadIdx.x; i < kBRows * kBSlices * 64; i += blockDim.x) {
     const int row = i / (kBSlices * 64), column = i % (kBSlices * 64);
@@ -118,7 +122,8 @@ __global__ void multiply(const Element* a, const Element* b, float* d) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const auto a_address = static_cast<std::uint32_t>(__cvta_generic_to_shared(a_slice));
   const auto b_address = static_cast<std::uint32_t>(__cvta_generic_to_shared(b_slices));
-  const std::uint64_t a_descriptor = tile::k_major(a_address);
+  const std::uint64_t a_descriptor =
+      AMajor == ptx::Major::k ? tile::k_major(a_address) : tile::mn_major(a_address, kSliceBytes);
   const std::uint64_t b_descriptor = kKMajor ? tile::k_major(b_address) : tile::mn_major(b_address, kBSliceBytes);
   std::uint32_t fragment[4][4];
 #pragma unroll
@@ -136,8 +141,8 @@ __global__ void multiply(const Element* a, const Element* b, float* d) {
     if constexpr (A == Operand::registers) {
       ptx::Wgmma<Element, N, BMajor>::mma(acc, fragment[step], b_step, step > 0);
     } else {
-      ptx::Wgmma<Element, N, BMajor>::mma(acc, tile::advance(a_descriptor, tile::k_major_step_bytes(step)), b_step,
-                                          step > 0);
+      const int a_step = AMajor == ptx::Major::k ? tile::k_major_step_bytes(step) : tile::mn_major_step_bytes(step);
+      ptx::Wgmma<Element, N, BMajor, AMajor>::mma(acc, tile::advance(a_descriptor, a_step), b_step, step > 0);
     }
   }
   ptx::warpgroup_commit();
@@ -147,7 +152,7 @@ __global__ void multiply(const Element* a, const Element* b, float* d) {
     d[tile::accumulator_row(warp, lane, i) * N + tile::accumulator_column(lane, i)] = acc[i];
 }
 
-template <class Element, int N, ptx::Major BMajor, Operand A>
+template <class Element, int N, ptx::Major BMajor, Operand A, ptx::Major AMajor = ptx::Major::k>
 void check_product() {
   constexpr bool kKMajor = BMajor == ptx::Major::k;
   const auto a_value = [](int m, int k) { return (m * 7 + k * 3) % 11 - 5; };
@@ -160,7 +165,7 @@ void check_product() {
       b.push_back(static_cast<Element>(static_cast<float>(kKMajor ? b_value(j, i) : b_value(i, j))));
     }
   const DeviceMemory device_a = uploaded(a), device_b = uploaded(b), device_d(64 * N * 4);
-  const auto kernel = multiply<Element, N, BMajor, A>;
+  const auto kernel = multiply<Element, N, BMajor, A, AMajor>;
   constexpr int kBytes = kSliceBytes + N * 64 * 2;
   FLASH_MLA_REQUIRE(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
   kernel<<<1, 128, kBytes>>>(static_cast<const Element*>(device_a.data()), static_cast<const Element*>(device_b.data()),
@@ -180,6 +185,10 @@ class Products : public testing::Test {};
 using Elements = testing::Types<__nv_bfloat16, __half>;
 TYPED_TEST_SUITE(Products, Elements);
 
+TYPED_TEST(Products, Scores16FromShared) { check_product<TypeParam, 16, ptx::Major::k, Operand::shared>(); }
+TYPED_TEST(Products, TransposedValues16FromShared) {
+  check_product<TypeParam, 16, ptx::Major::k, Operand::shared, ptx::Major::mn>();
+}
 TYPED_TEST(Products, ScoresFromShared) { check_product<TypeParam, 64, ptx::Major::k, Operand::shared>(); }
 TYPED_TEST(Products, ScoresFromRegisters) { check_product<TypeParam, 64, ptx::Major::k, Operand::registers>(); }
 TYPED_TEST(Products, Values128FromShared) { check_product<TypeParam, 128, ptx::Major::mn, Operand::shared>(); }
@@ -228,6 +237,56 @@ TEST(Matrices, RoundTripThroughTheSlice) {
         ASSERT_EQ(loaded[static_cast<std::size_t>((thread * 4 + step) * 4 + m)],
                   static_cast<std::uint32_t>(first) | static_cast<std::uint32_t>(first + 1) << 16);
       }
+}
+
+// Warp w writes its 16 columns of a transposed slice of 16 rows: element (row, column) is 64 column + row.
+__global__ void store_transposed(std::uint16_t* slice_out) {
+  __shared__ alignas(1024) unsigned char slice[kSliceBytes];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  std::uint32_t fragment[4];
+  for (int m = 0; m < 4; ++m) {  // (columns 0-7, columns 8-15) x (rows 0-7, rows 8-15)
+    const int column = 16 * warp + lane / 4 + 8 * (m % 2), row = 8 * (m / 2) + 2 * (lane % 4);
+    fragment[m] = static_cast<std::uint32_t>(64 * column + row) | static_cast<std::uint32_t>(64 * column + row + 1)
+                                                                      << 16;
+  }
+  const int row = lane / 16 * 8 + lane % 8, chunk = 2 * warp + lane / 8 % 2;
+  ptx::store_matrix_x4_transposed(slice + tile::swizzled_chunk_bytes(row, chunk), fragment);
+  __syncthreads();
+  for (int i = threadIdx.x; i < kSlice; i += blockDim.x) slice_out[i] = reinterpret_cast<std::uint16_t*>(slice)[i];
+}
+
+TEST(Matrices, StoredTransposed) {
+  const DeviceMemory slice(kSliceBytes);
+  store_transposed<<<1, 128>>>(static_cast<std::uint16_t*>(slice.data()));
+  FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
+  const auto elements = downloaded<std::uint16_t>(slice);
+  for (int row = 0; row < 16; ++row)
+    for (int column = 0; column < 64; ++column)
+      ASSERT_EQ(elements[static_cast<std::size_t>(tile::swizzled_bytes(row, column) / 2)], 64 * column + row);
+}
+
+// Twice through the same shared memory: rows of 64 words, one a lane.
+__global__ void store_in_bulk(std::uint32_t* to) {
+  __shared__ alignas(16) std::uint32_t words[16][64];
+  for (std::uint32_t round = 0; round < 2; ++round) {
+    if (threadIdx.x < 32) ptx::wait_for_bulk_reads();
+    __syncthreads();
+    for (std::uint32_t i = threadIdx.x; i < 16 * 64; i += blockDim.x) words[i / 64][i % 64] = round * 16 * 64 + i;
+    ptx::fence_async_shared();
+    __syncthreads();
+    if (threadIdx.x < 16) {
+      ptx::bulk_store(to + (round * 16 + threadIdx.x) * 64, words[threadIdx.x], sizeof words[0]);
+    }
+  }
+  ptx::wait_for_bulk_stores();
+}
+
+TEST(BulkStore, RowsThroughTheSameMemoryTwice) {
+  const DeviceMemory memory(2 * 16 * 64 * 4);
+  store_in_bulk<<<1, 128>>>(static_cast<std::uint32_t*>(memory.data()));
+  FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
+  const auto words = downloaded<std::uint32_t>(memory);
+  for (std::size_t i = 0; i < words.size(); ++i) ASSERT_EQ(words[i], i);
 }
 
 // Warps 0-3 hand a counter to warps 4-7 and back, alternately through named barriers and mbarriers.

@@ -16,6 +16,7 @@ using ptx::Operation;
 constexpr const char* kKernelNames[] = {"dense", "few_rows", "two_groups"};
 constexpr const char* kProductWaits = "the product waits for all warps of its warpgroup";
 constexpr const char* kOnlySpeed = "it orders two products for speed; no result depends on it";
+constexpr const char* kOnItsWay = "the copy engine begins to read some hundred cycles after the stores";
 constexpr const char* kNotSeen = "10,000 runs, warps asleep or late or shared memory busy, show no difference";
 
 class Cases {
@@ -78,11 +79,17 @@ Cases dense_cases() {
 
 template <int Groups>
 Cases few_rows_cases(FaultyKernel kernel) {
-  Cases cases = common_cases<sm90::few_rows::SharedMemory<Groups>>(kernel);
+  using SharedMemory = sm90::few_rows::SharedMemory<Groups>;
+  constexpr std::size_t kBytes = sizeof(ptx::Barrier);
+  Cases cases = common_cases<SharedMemory>(kernel);
+  cases.leave_out_barriers("q_landed", offsetof(SharedMemory, q_landed), kBytes);
+  cases.leave_out_barriers("q_released", offsetof(SharedMemory, q_released), kBytes);
   cases.leave_out_fence("gather_queries", kNotSeen);
   cases.leave_out_fence("write_probabilities");
   cases.leave_out_meeting("gather_queries", kProductWaits);
+  cases.leave_out_fence("write_results", kOnItsWay);
   cases.leave_out_meeting("reduce_rows");
+  cases.leave_out_meeting("write_results");
   cases.leave_out_meeting("write_probabilities", kProductWaits);
   return cases;
 }
