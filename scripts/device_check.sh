@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All that needs a GPU, in stages that can be called alone and resumed. Runs inside the folder that device_package.sh made.
-# Usage: scripts/device_check.sh [--results FOLDER] [--again] [STAGE ...]     stages: tests python repeat sanitize soak bench
+# Usage: scripts/device_check.sh [--results FOLDER] [--again] [STAGE ...]     stages: tests python repeat sanitize soak bench;
+# and, only when it is named, sweep.
 # A stage that this commit has passed is not run again with the same results folder (default: results, beside scripts),
 # unless --again is given.
 set -uo pipefail
@@ -12,7 +13,7 @@ while (($#)); do
   case $1 in
     --results) results=$2; shift ;;
     --again) again=yes ;;
-    tests | python | repeat | sanitize | soak | bench) stages+=("$1") ;;
+    tests | python | repeat | sanitize | soak | bench | sweep) stages+=("$1") ;;
     *) echo "device_check: unknown argument '$1'" >&2; exit 2 ;;
   esac
   shift
@@ -132,12 +133,22 @@ stage_bench() {
   case $gpu in *H200*) peers=h200 ;; *) peers=h100 ;; esac
   timeout 60 "$here/bin/roofline" >"$results/roof.json" || return 1
   timeout 400 "$here/bin/decode_bench" --peers "$here/share/$peers.json" --roof "$results/roof.json" \
-    --commit "$commit" --out "$results/$peers.json" >"$results/bench.log" 2>&1
+    --no-pairs --commit "$commit" --out "$results/$peers.json" >"$results/bench.log" 2>&1
   local status=$?
   cat "$results/bench.log"
-  timeout 120 "$here/bin/decode_bench" --sweep --peers "$here/share/$peers.json" --roof "$results/roof.json" \
-    --commit "$commit" --out "$results/${peers}_sweep.json" || status=1
   return $status
+}
+
+# Pairs of workloads that should take the same time, and batch x length for the plot.
+stage_sweep() {
+  local gpu peers
+  gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
+  case $gpu in *H200*) peers=h200 ;; *) peers=h100 ;; esac
+  timeout 60 "$here/bin/roofline" >"$results/roof.json" || return 1
+  timeout 120 "$here/bin/decode_bench" --only '^none$' --peers "$here/share/$peers.json" --roof "$results/roof.json" \
+    --commit "$commit" --out "$results/${peers}_pairs.json" || return 1
+  timeout 200 "$here/bin/decode_bench" --sweep --peers "$here/share/$peers.json" --roof "$results/roof.json" \
+    --commit "$commit" --out "$results/${peers}_sweep.json"
 }
 
 failed=0
