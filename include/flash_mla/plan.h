@@ -42,7 +42,7 @@ class Plan {
   [[nodiscard]] std::int64_t schedule_bytes() const noexcept { return schedule_bytes_; }
   // Bytes of scratch for decode. Any content is legal before every call. Alignment: 128. One per call in flight.
   [[nodiscard]] std::int64_t scratch_bytes() const noexcept { return scratch_bytes_; }
-  // Parts that a step is cut into: CPU threads, thread blocks or clusters.
+  // Parts that a step is cut into: CPU threads, or groups of thread blocks that share their tokens.
   [[nodiscard]] std::int32_t num_parts() const noexcept { return num_parts_; }
   // Packed (query token, head) rows of one kv head that one part takes at a time.
   [[nodiscard]] std::int32_t rows_per_unit() const noexcept { return rows_per_unit_; }

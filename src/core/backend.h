@@ -1,4 +1,4 @@
-// What a backend offers to the API. One object of static lifetime per backend, without mutable state, so every call is
+// What a backend offers to the API. One object of static lifetime per backend, without state that a caller can see, so every call is
 // thread-safe. Arguments have been validated.
 #pragma once
 

@@ -53,7 +53,9 @@ class CudaBackend final : public Backend {
   }
 
   std::span<const KernelInfo> kernels() const noexcept override {
-#define FLASH_MLA_VARIANT(name, dtype, element) KernelInfo{DeviceType::cuda, "dense_decode " #name " sm_90a"},
+#define FLASH_MLA_VARIANT(name, dtype, element)                  \
+  KernelInfo{DeviceType::cuda, "dense_decode " #name " sm_90a"}, \
+      KernelInfo{DeviceType::cuda, "few_rows_decode " #name " sm_90a"},
     static constexpr std::array kKernels = {
 #include "cuda/variants.def"
     };

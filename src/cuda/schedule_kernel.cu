@@ -7,7 +7,7 @@
 //
 // Every number comes from the functions that the host's loops call, and sums of integers do not depend on their order,
 // so the bytes equal the host's. Shared memory does not grow with the batch: beyond 512 requests chunks get longer.
-// Lengths are read with ordinary loads, since the kernel before may still be writing when this one is launched early.
+// It does not begin early: lengths are read at once, with ordinary loads.
 // The kernel's time is latency: code that runs once and waits for the other warps.
 #include "core/backend.h"
 #include "cuda/block_scan.h"
@@ -73,6 +73,7 @@ class Scheduler {
       FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < num_parts_; first += parts_per_round()) cut(first);
     }
     number();
+    __threadfence();  // a decode kernel may read it before it waits
   }
 
  private:

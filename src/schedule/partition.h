@@ -6,8 +6,9 @@
 //            unit where that costs its neighbours little enough (SnapRule of cuts.h), else it cuts the unit at a block
 //            boundary, never into the unit's fixed cost. From "all move", which cuts nothing, to "none moves".
 //   pieces   at most one unit, or one of the equal pieces of a unit, per part: the least piece length for which all
-//            pieces find a part, or no cut at all. For a machine that has at least as many parts as there are units: a
-//            request of 8 blocks goes to 8 parts, 264 blocks to 132 parts of two.
+//            pieces find a part, or a longer one if partials cost more, or no cut at all. For a machine that has at
+//            least as many parts as there are units: a request of 8 blocks goes to 8 parts, 264 blocks to 132 parts of
+//            two.
 // Where no boundary moves, a part takes at most total / num_parts + fixed + per_block + 2 * partial: a cut moves down
 // by less than one block if it stays inside a unit, whose fixed cost is then paid twice, and else by less than fixed +
 // per_block. So the step takes at most that and the merge of two partials a part.

@@ -1,4 +1,4 @@
-// The tiles of one part, in order ("the part's loop" of docs/algorithm.md): what a CTA or a thread loops over.
+// The tiles of one part, in order ("the part's loop" of docs/algorithm.md): what a thread block or a thread loops over.
 //
 //   part p = { units and pieces of units from position parts[p] up to position parts[p + 1] }
 //

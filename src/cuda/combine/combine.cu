@@ -21,7 +21,6 @@
 namespace flash_mla::cuda {
 namespace {
 
-constexpr int kMaxTransposedRows = 32;  // of units whose kernel computes O^T
 constexpr int kWarps = 8;
 constexpr int kThreadBlocks = 2;  // resident on a multiprocessor
 constexpr int kVectorColumns = kWarpLanes * 4;
@@ -176,8 +175,7 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes, kThreadBlocks)
   for (int tail = 0; tail < 2; ++tail) {
     const CutUnit unit = find_cut_unit(params.work, params.parts, part, tail != 0);
     const Share share = {unit.split * groups + index, unit.num_splits * groups};
-    ptx::wait_for_prerequisites();  // the schedule and the lengths are older than the decode kernel, the partials are
-                                    // not
+    ptx::wait_for_prerequisites();  // for the partials; the schedule and the lengths are older than the decode kernel
     // What an item is, and how many splits of it are under way at a time: about 4 KB a warp.
     if (unit.num_splits <= kFewSplits) {
       combine_items<Element, kRowVectors, 2>(params, unit, share, sums);
@@ -199,7 +197,7 @@ Status launch_combine(const DecodeProblem& problem, std::int32_t num_parts, std:
                           ScheduleLayout::parts(schedule_memory),
                           ScratchLayout::partial_out(scratch),
                           layout.partial_lse(scratch),
-                          rows_per_unit <= kMaxTransposedRows ? layout.partial_scale(scratch) : nullptr,
+                          rows_per_unit <= tile::kMaxTransposedRows ? layout.partial_scale(scratch) : nullptr,
                           problem.out,
                           problem.lse};
   const std::int64_t heads = problem.num_heads_q / problem.num_heads_kv;

@@ -10,6 +10,8 @@
 namespace flash_mla::tile {
 
 inline constexpr int kValueSlices = 8;
+// Units of at most so many rows have a kernel that computes O^T, and partials in this order.
+inline constexpr int kMaxTransposedRows = 32;
 
 FLASH_MLA_HOST_DEVICE constexpr int transposed_position(int slice, int column_in_slice) {
   return kValueSlices * column_in_slice + slice;

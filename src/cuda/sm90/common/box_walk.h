@@ -16,7 +16,8 @@ class BoxWalk {
       : params_(params),
         table_(params.block_table + tile.request * params.block_table_stride),
         pages_(min_of<std::int64_t>(ceil_div(tile.length, params.page_size), params.block_table_columns)) {
-    const int token = tile.block_begin * kBlockTokens + lane * min_of(params.page_size, kBlockTokens);
+    const int token = static_cast<int>(static_cast<std::uint32_t>(tile.block_begin * kBlockTokens) +
+                                       lane * min_of(params.page_size, kBlockTokens));
     index_ = token / params.page_size;
     row_ = token - index_ * params.page_size;
     page_ = look_up();
@@ -38,7 +39,10 @@ class BoxWalk {
   }
 
  private:
-  __device__ __forceinline__ int look_up() const { return index_ < pages_ ? table_[index_] : params_.num_pages; }
+  // Unsigned: near the greatest length a lane without a box stands past 2^31 tokens.
+  __device__ __forceinline__ int look_up() const {
+    return static_cast<std::uint32_t>(index_) < static_cast<std::uint32_t>(pages_) ? table_[index_] : params_.num_pages;
+  }
 
   const DecodeParams& params_;
   const std::int32_t* table_;

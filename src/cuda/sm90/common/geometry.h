@@ -17,6 +17,7 @@ static_assert(kSlices * tile::kSliceColumns == kHeadDim && kLatentSlices * tile:
 inline constexpr int kWarpgroupThreads = 128;
 inline constexpr int kWarpgroupWarps = 4;
 inline constexpr unsigned kAllLanes = 0xffffffffu;
+inline constexpr int kSharedMemoryLimitBytes = 227 * 1024;  // of a thread block
 
 // One slice of a block of tokens, or of 64 rows of queries.
 struct alignas(1024) Slice {

@@ -6,6 +6,7 @@
 #include "cuda/runtime.h"
 #include "cuda/sm90/common/params.h"
 #include "cuda/tensor_map.h"
+#include "cuda/tile/column_order.h"
 #include "flash_mla/plan.h"
 #include "schedule/layout.h"
 #include "schedule/work_of.h"
@@ -89,9 +90,10 @@ Status encode_query_maps(const DecodeProblem& problem, std::int32_t box_rows, Te
 }  // namespace
 
 DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept {
-#define FLASH_MLA_VARIANT(name, type, element)                                                                      \
-  if (dtype == DType::type) {                                                                                       \
-    return rows <= 16 ? few_rows_decode_##name() : rows <= 32 ? two_groups_decode_##name() : dense_decode_##name(); \
+#define FLASH_MLA_VARIANT(name, type, element)                                                          \
+  if (dtype == DType::type) {                                                                           \
+    if (rows > tile::kMaxTransposedRows) return dense_decode_##name();                                  \
+    return 2 * rows > tile::kMaxTransposedRows ? two_groups_decode_##name() : few_rows_decode_##name(); \
   }
 #include "cuda/variants.def"
 #undef FLASH_MLA_VARIANT

@@ -1,4 +1,4 @@
-// What the host passes to the dense decode kernel.
+// What the host passes to the decode kernels.
 #pragma once
 
 #include <cuda.h>
@@ -15,7 +15,8 @@ namespace flash_mla::sm90 {
 struct TensorMaps {
   CUtensorMap k_latent;  // [512, page_size, h_kv, num_pages], box [64, min(page_size, 64), 1, 1]
   CUtensorMap k_rope;    // [64, ...]
-  CUtensorMap q_latent;  // [512, rows of a period, periods, h_kv, batch], box of 64 rows; see DecodeParams::q_period
+  CUtensorMap q_latent;  // [512, rows of a period, periods, h_kv, batch], box of a thread block's rows; see
+                         // DecodeParams::q_period
   CUtensorMap q_rope;    // [64, ...]
 };
 
@@ -23,7 +24,7 @@ struct DecodeParams {
   Work work;
   const ScheduleHeader* header = nullptr;
   const PartRecord* parts = nullptr;  // [num_parts + 1]
-  std::int32_t cohort = 1;            // thread blocks that share a part, 64 rows each
+  std::int32_t cohort = 1;            // thread blocks that share a part, each with its rows of a unit
 
   const std::int32_t* block_table = nullptr;  // [b, columns]
   std::int64_t block_table_stride = 0;

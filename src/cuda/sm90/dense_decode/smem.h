@@ -25,7 +25,6 @@ struct SharedMemory {
   ptx::Barrier p_fetched;    // left, right -> scores
 };
 
-inline constexpr int kSharedMemoryLimitBytes = 227 * 1024;
 static_assert(sizeof(SharedMemory) <= kSharedMemoryLimitBytes);
 
 // By the lanes of one warp. Arrivals a phase are those of warps.

@@ -129,8 +129,9 @@ __device__ __forceinline__ void run_loader(SharedMemory<Groups>& smem, const Ten
   }
 }
 
-// The schedule and the lengths that it was made from are older than the kernel before this one, so the dealer does not
-// wait for that kernel; nothing else may be read, and nothing written, before it has finished.
+// The dealer does not wait for the kernel before this one: the schedule and the lengths that it was made from were
+// there before this kernel could begin, for the schedule kernel lets no other begin early and fences what it wrote.
+// Nothing else may be read, and nothing written, before the kernel before has finished.
 template <class Element, int Groups>
 __global__ void __launch_bounds__(Config<Groups>::kPlannedThreads, Config<Groups>::kPlannedThreadBlocks)
     flash_fwd_splitkv_mla_kernel(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {

@@ -7,11 +7,15 @@
 
 namespace flash_mla::sm90::few_rows {
 
+using WarpValues = float[kWarpgroupWarps][kGroupRows];
+
 // Of one group; only its own warps touch it.
 struct alignas(1024) GroupMemory {
   unsigned char p[kGroupSliceBytes];                      // [16 rows][64 tokens], swizzled: exp2 of the scores, rounded
   unsigned char results[kGroupRows * kResultPitchBytes];  // [16 rows][512], 16 bits each
-  float warp_values[kWarpgroupWarps][kGroupRows];         // maxima or sums of the rows over a warp's 16 tokens
+  // Of the rows over a warp's 16 tokens. Not one array for both: a warp may be at the next tile's maxima while another
+  // still reads the sums.
+  WarpValues maxima, sums;
 };
 
 template <int Groups>
@@ -23,6 +27,8 @@ struct SharedMemory {
   ptx::Barrier q_landed;    // copy engine -> groups
   ptx::Barrier q_released;  // groups -> query loader
 };
+
+static_assert(sizeof(SharedMemory<2>) <= kSharedMemoryLimitBytes);
 
 // By the lanes of one warp.
 template <int Groups>

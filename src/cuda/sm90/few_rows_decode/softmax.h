@@ -33,7 +33,7 @@ __device__ __forceinline__ int token_of(int warp, int lane, int i) { return 16 *
 
 // Reduces each column over the group's 64 tokens; every thread gets the result. All threads of the group call.
 template <class Op>
-__device__ __forceinline__ void reduce_rows(GroupMemory& group, float (&value)[kThreadColumns], int barrier, Op op) {
+__device__ __forceinline__ void reduce_rows(WarpValues& of_warps, float (&value)[kThreadColumns], int barrier, Op op) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
 #pragma unroll
   for (float& x : value) {
@@ -43,7 +43,7 @@ __device__ __forceinline__ void reduce_rows(GroupMemory& group, float (&value)[k
   if (lane < 4) {
 #pragma unroll
     for (int j = 0; j < kThreadColumns / 2; ++j) {
-      *reinterpret_cast<float2*>(&group.warp_values[warp][8 * j + 2 * lane]) = {value[2 * j], value[2 * j + 1]};
+      *reinterpret_cast<float2*>(&of_warps[warp][8 * j + 2 * lane]) = {value[2 * j], value[2 * j + 1]};
     }
   }
   ptx::sync_threads(barrier, kWarpgroupThreads);
@@ -51,7 +51,7 @@ __device__ __forceinline__ void reduce_rows(GroupMemory& group, float (&value)[k
   for (int j = 0; j < kThreadColumns / 2; ++j) {
 #pragma unroll
     for (int w = 0; w < kWarpgroupWarps; ++w) {
-      const float2 of_warp = *reinterpret_cast<const float2*>(&group.warp_values[w][8 * j + 2 * (lane % 4)]);
+      const float2 of_warp = *reinterpret_cast<const float2*>(&of_warps[w][8 * j + 2 * (lane % 4)]);
       value[2 * j] = w == 0 ? of_warp.x : op(value[2 * j], of_warp.x);
       value[2 * j + 1] = w == 0 ? of_warp.y : op(value[2 * j + 1], of_warp.y);
     }
@@ -77,7 +77,7 @@ __device__ __forceinline__ void raise_maxima(GroupMemory& group, const float (&s
     const int i = 4 * (c / 2) + c % 2;
     highest[c] = fmaxf(s[i], s[i + 2]);
   }
-  reduce_rows(group, highest, barrier, [](float a, float b) { return fmaxf(a, b); });
+  reduce_rows(group.maxima, highest, barrier, [](float a, float b) { return fmaxf(a, b); });
 #pragma unroll
   for (int c = 0; c < kThreadColumns; ++c) {
     const float old = rows.maximum[c], raised = fmaxf(old, highest[c] * scale_log2);
@@ -113,7 +113,7 @@ __device__ __forceinline__ void add_tokens(GroupMemory& group, const RowState& r
                                            int barrier) {
 #pragma unroll
   for (int c = 0; c < kThreadColumns; ++c) sum[c] = rows.sum[c];
-  reduce_rows(group, sum, barrier, [](float a, float b) { return a + b; });
+  reduce_rows(group.sums, sum, barrier, [](float a, float b) { return a + b; });
 }
 
 }  // namespace flash_mla::sm90::few_rows
