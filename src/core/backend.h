@@ -1,5 +1,5 @@
-// What a backend offers to the API. One object of static lifetime per backend, without state that a caller can see, so every call is
-// thread-safe. Arguments have been validated.
+// What a backend offers to the API. One object of static lifetime per backend, without state that a caller can see, so
+// every call is thread-safe. Arguments have been validated.
 #pragma once
 
 #include <cstdint>
