@@ -20,14 +20,6 @@ __device__ __forceinline__ void tma_load(void* to, const CUtensorMap& map, const
       "l"(&map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(shared_address(delivered.word()))
       : "memory");
 }
-__device__ __forceinline__ void tma_load(void* to, const CUtensorMap& map, const std::int32_t (&at)[4],
-                                         Barrier& delivered) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
-      "[%6];" ::"r"(shared_address(to)),
-      "l"(&map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(shared_address(delivered.word()))
-      : "memory");
-}
 __device__ __forceinline__ void tma_load(void* to, const CUtensorMap& map, const std::int32_t (&at)[5],
                                          Barrier& delivered) {
   asm volatile(

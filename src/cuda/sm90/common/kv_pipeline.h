@@ -94,16 +94,45 @@ __device__ __forceinline__ void load_pieced_blocks(KvPipeline<Stages>& kv, const
   }
 }
 
-// The tile's blocks. All lanes of a warp call; `walk` is the lane's. Blocks are read once a step: they leave
-// the L2 cache before partials do, which are read soon.
+// The tile's blocks. All lanes of a warp call; `walk` is the lane's.
 template <class SliceOrder, int Stages>
 __device__ __forceinline__ void load_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, const BoxWalk& walk,
                                             int kv_head, int page_size, int num_blocks, std::uint32_t& blocks,
-                                            ptx::L2Priority priority = ptx::L2Priority::evict_first) {
+                                            ptx::L2Priority priority) {
   if (page_size < kBlockTokens) {
     load_pieced_blocks<SliceOrder>(kv, maps, walk, kv_head, page_size, num_blocks, priority, blocks);
   } else if (threadIdx.x % 32 == 0) {
     load_whole_blocks<SliceOrder>(kv, maps, walk, kv_head, num_blocks, priority, blocks);
+  }
+}
+
+// The loader: one warp, for all tiles of its thread block.
+template <class SliceOrder, int Stages>
+__device__ __forceinline__ void run_loader(KvPipeline<Stages>& kv, TileRing& ring, const TensorMaps& maps,
+                                           const DecodeParams& params, ptx::L2Priority priority) {
+  TileReader tiles;
+  std::uint32_t blocks = 0;
+  while (const TileRecord* tile = tiles.next(ring)) {
+    const int num_blocks = tile->block_end - tile->block_begin;
+    if (num_blocks > 0) {
+      const BoxWalk walk(params, *tile, threadIdx.x % 32);
+      load_blocks<SliceOrder>(kv, maps, walk, tile->kv_head, params.page_size, num_blocks, blocks, priority);
+    }
+    tiles.finish(ring);
+  }
+}
+
+// By a warpgroup: zeroes rows of V past the request's last token, which may hold anything, and 0 * NaN is NaN. The
+// tensor cores see it after a fence and a meeting of the warpgroup.
+template <int Stages>
+__device__ __forceinline__ void zero_rows(KvPipeline<Stages>& kv, int stage, int first_slice, int num_slices,
+                                          int first_row) {
+  const int chunks = (kBlockTokens - first_row) * (tile::kRowBytes / 16);
+#pragma unroll 1
+  for (int slice = 0; slice < num_slices; ++slice) {
+    auto* rows = reinterpret_cast<uint4*>(kv.k[stage][first_slice + slice].bytes + first_row * tile::kRowBytes);
+#pragma unroll 1
+    for (int i = threadIdx.x % kWarpgroupThreads; i < chunks; i += kWarpgroupThreads) rows[i] = uint4{0, 0, 0, 0};
   }
 }
 

@@ -12,19 +12,11 @@
 
 namespace flash_mla::sm90 {
 
+// Blocks are read once a step: they leave the L2 cache before partials do, which are read soon. But where four thread
+// blocks read a block, the last one would no longer find it.
 inline __device__ void run_loader(SharedMemory& smem, const TensorMaps& maps, const DecodeParams& params) {
-  // Where four thread blocks read a block, the last one would no longer find it in the L2 cache.
   const auto priority = params.cohort <= 2 ? ptx::L2Priority::evict_first : ptx::L2Priority::evict_normal;
-  TileReader tiles;
-  std::uint32_t blocks = 0;
-  while (const TileRecord* tile = tiles.next(smem.ring)) {
-    const int num_blocks = tile->block_end - tile->block_begin;
-    if (num_blocks > 0) {
-      const BoxWalk walk(params, *tile, threadIdx.x % 32);
-      load_blocks<SliceOrder>(smem.kv, maps, walk, tile->kv_head, params.page_size, num_blocks, blocks, priority);
-    }
-    tiles.finish(smem.ring);
-  }
+  run_loader<SliceOrder>(smem.kv, smem.ring, maps, params, priority);
 }
 
 }  // namespace flash_mla::sm90

@@ -59,17 +59,9 @@ __device__ __forceinline__ void add_sums(const std::uint32_t (&p)[kBlockSteps][4
   }
 }
 
-// Rows of V past the request's last token may hold anything, and 0 * NaN is NaN: zeroes them.
 template <Side S>
 __device__ __forceinline__ void zero_rows_from(SharedMemory& smem, int stage, int first_row) {
-  const int chunks = (kRows - first_row) * (tile::kRowBytes / 16);
-#pragma unroll 1
-  for (int slice = 0; slice < kSideSlices; ++slice) {
-    auto* rows = reinterpret_cast<uint4*>(smem.kv.k[stage][static_cast<int>(S) * kSideSlices + slice].bytes +
-                                          first_row * tile::kRowBytes);
-#pragma unroll 1
-    for (int i = threadIdx.x % kWarpgroupThreads; i < chunks; i += kWarpgroupThreads) rows[i] = uint4{0, 0, 0, 0};
-  }
+  zero_rows(smem.kv, stage, static_cast<int>(S) * kSideSlices, kSideSlices, first_row);
   ptx::fence_async_shared();
   ptx::sync_threads(kValuesBarrier + static_cast<int>(S), kWarpgroupThreads);
 }

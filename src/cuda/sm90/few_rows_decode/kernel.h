@@ -17,19 +17,6 @@
 
 namespace flash_mla::sm90::few_rows {
 
-// Rows of V past the request's last token may hold anything, and 0 * NaN is NaN: zeroes them. Each group does so for
-// itself; their writes are the same.
-template <int Groups>
-__device__ __forceinline__ void zero_rows_from(SharedMemory<Groups>& smem, int stage, int first_row) {
-  const int chunks = (kBlockTokens - first_row) * (tile::kRowBytes / 16);
-#pragma unroll 1
-  for (int slice = 0; slice < kLatentSlices; ++slice) {
-    auto* rows = reinterpret_cast<uint4*>(smem.kv.k[stage][slice].bytes + first_row * tile::kRowBytes);
-#pragma unroll 1
-    for (int i = threadIdx.x % kWarpgroupThreads; i < chunks; i += kWarpgroupThreads) rows[i] = uint4{0, 0, 0, 0};
-  }
-}
-
 // What the thread's four rows see.
 struct Visibility {
   int visible[kThreadColumns];
@@ -80,7 +67,8 @@ __device__ __forceinline__ void run_tile(SharedMemory<Groups>& smem, const Decod
       if (block + 1 == end && params.q_period > 0) smem.q_released.arrive();
     }
     const int valid_rows = tile.length - block * kBlockTokens;
-    if (valid_rows < kBlockTokens) zero_rows_from(smem, stage, max_of(valid_rows, 0));
+    // Each group for itself; their writes are the same. write_probabilities fences and meets.
+    if (valid_rows < kBlockTokens) zero_rows(smem.kv, stage, 0, kLatentSlices, max_of(valid_rows, 0));
     if (block >= v.first_masked_block) mask_scores(s, block * kBlockTokens, v.visible);
     raise_maxima(group, s, params.scale_log2, rows, factor, barrier);
     write_probabilities<Element>(group, s, params.scale_log2, rows, barrier);
@@ -112,23 +100,6 @@ __device__ __forceinline__ void run_group(SharedMemory<Groups>& smem, const Deco
   ptx::wait_for_bulk_stores();
 }
 
-template <int Groups>
-__device__ __forceinline__ void run_loader(SharedMemory<Groups>& smem, const TensorMaps& maps,
-                                           const DecodeParams& params) {
-  prefetch_maps(maps);
-  ptx::wait_for_prerequisites();
-  TileReader tiles;
-  std::uint32_t blocks = 0;
-  while (const TileRecord* tile = tiles.next(smem.ring)) {
-    const int num_blocks = tile->block_end - tile->block_begin;
-    if (num_blocks > 0) {
-      const BoxWalk walk(params, *tile, threadIdx.x % 32);
-      load_blocks<SliceOrder>(smem.kv, maps, walk, tile->kv_head, params.page_size, num_blocks, blocks);
-    }
-    tiles.finish(smem.ring);
-  }
-}
-
 // The dealer does not wait for the kernel before this one: the schedule and the lengths that it was made from were
 // there before this kernel could begin, for the schedule kernel lets no other begin early and fences what it wrote.
 // Nothing else may be read, and nothing written, before the kernel before has finished.
@@ -150,7 +121,9 @@ __global__ void __launch_bounds__(Config<Groups>::kPlannedThreads, Config<Groups
   }
   ptx::sync_threads(kSetUpBarrier, Config::kThreads);
   if (warp == Config::kLoaderWarp) {
-    run_loader(smem, maps, params);
+    prefetch_maps(maps);
+    ptx::wait_for_prerequisites();
+    run_loader<SliceOrder>(smem.kv, smem.ring, maps, params, ptx::L2Priority::evict_first);
   } else if (warp == Config::kQueryLoaderWarp) {
     ptx::wait_for_prerequisites();
     run_query_loader(smem.ring, smem.q[0], Groups * kGroupSliceBytes, smem.q_landed, smem.q_released, maps, params);
