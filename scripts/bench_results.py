@@ -107,10 +107,11 @@ def load(gpu: str, root: pathlib.Path = ROOT) -> Optional[Results]:
     return Results(gpu, run, peers, rows)
 
 
-def load_sweep(gpu: str, root: pathlib.Path = ROOT) -> list[dict]:
-    """Points {b, h, s_k, us, floor_us}; empty when none were measured."""
+def load_sweep(gpu: str, part: str = "sweep", root: pathlib.Path = ROOT) -> list[dict]:
+    """Points {b, h, s_k, us, floor_us}, or with part "pairs" {name, us, base_us, ratio}; empty when none were
+    measured."""
     path = root / "bench" / "results" / f"{gpu}_sweep.json"
-    return json.loads(path.read_text(encoding="utf-8"))["sweep"] if path.exists() else []
+    return json.loads(path.read_text(encoding="utf-8")).get(part, []) if path.exists() else []
 
 
 def steps_above_neighbours(points: list[dict], slack_us: float = 3.0) -> list[tuple[float, dict]]:

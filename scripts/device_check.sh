@@ -133,7 +133,7 @@ stage_bench() {
   case $gpu in *H200*) peers=h200 ;; *) peers=h100 ;; esac
   timeout 60 "$here/bin/roofline" >"$results/roof.json" || return 1
   timeout 400 "$here/bin/decode_bench" --peers "$here/share/$peers.json" --roof "$results/roof.json" \
-    --no-pairs --commit "$commit" --out "$results/$peers.json" >"$results/bench.log" 2>&1
+    --commit "$commit" --out "$results/$peers.json" >"$results/bench.log" 2>&1
   local status=$?
   cat "$results/bench.log"
   return $status
@@ -145,9 +145,7 @@ stage_sweep() {
   gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
   case $gpu in *H200*) peers=h200 ;; *) peers=h100 ;; esac
   timeout 60 "$here/bin/roofline" >"$results/roof.json" || return 1
-  timeout 120 "$here/bin/decode_bench" --only '^none$' --peers "$here/share/$peers.json" --roof "$results/roof.json" \
-    --commit "$commit" --out "$results/${peers}_pairs.json" || return 1
-  timeout 200 "$here/bin/decode_bench" --sweep --peers "$here/share/$peers.json" --roof "$results/roof.json" \
+  timeout 300 "$here/bin/decode_bench" --sweep --peers "$here/share/$peers.json" --roof "$results/roof.json" \
     --commit "$commit" --out "$results/${peers}_sweep.json"
 }
 

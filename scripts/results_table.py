@@ -62,9 +62,10 @@ def ceilings_table(results: Results) -> list[str]:
     return lines
 
 
-def pairs_table(results: Results) -> list[str]:
-    lines = header(["pair", "us", "against us", "ratio"])
-    for pair in results.run.get("pairs", []):
+def pairs_table(gpu: str) -> list[str]:
+    pairs = bench_results.load_sweep(gpu, "pairs")
+    lines = header(["pair", "us", "against us", "ratio"]) if pairs else []
+    for pair in pairs:
         lines.append(line([pair["name"], f"{pair['us']:.1f}", f"{pair['base_us']:.1f}", f"{pair['ratio']:.3f}"]))
     return lines
 
@@ -84,8 +85,7 @@ def report(results: Results) -> str:
     run = results.run
     tables = [means_table(results), ceilings_table(results)]
     tables += [rows_table(results, regime) for regime in bench_results.REGIMES if results.regime(regime)]
-    tables += [pairs_table(results)] if run.get("pairs") else []
-    tables += [sweep_lines(results.gpu)]
+    tables += [pairs_table(results.gpu), sweep_lines(results.gpu)]
     title = f"{run['device']}, {run['date']}, commit {run['commit']}; schedule {run['schedule_us_b256']:.1f} us at "
     title += f"b = 256, decode {run['host_us_per_decode']:.1f} us of host time"
     return "\n\n".join([title] + ["\n".join(table) for table in tables if table])

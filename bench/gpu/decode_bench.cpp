@@ -1,6 +1,6 @@
 // Times decode on the GPU, row by row of a peers file, by the protocol of protocol.h, and writes
 // bench/results/<gpu>.json: date, commit, clocks, this run's ceilings, our times; prints the table with the peers'
-// times and the floor beside. With --sweep writes the sweep of sweep.h instead.
+// times and the floor beside. With --sweep measures what sweep.h has instead.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -25,7 +25,7 @@ using nlohmann::json;
 
 struct Options {
   std::string peers_path, roof_path, out_path, commit = "unknown", only;
-  bool skip_sustained = false, skip_pairs = false, sweep = false;
+  bool skip_sustained = false, sweep = false;
 };
 
 std::string run_program(const std::string& command) {
@@ -118,8 +118,9 @@ json read_roof(const Options& options, const json& peers) {
 }
 
 json sweep(const Options& options) {
-  const json roof = read_roof(options, bench::read_json(options.peers_path));
+  const json peers = bench::read_json(options.peers_path), roof = read_roof(options, peers);
   json out = describe_run(options, roof);
+  if (options.only.empty()) out["pairs"] = bench::measure_pairs(bench::read_rows(peers));
   out["sweep"] = bench::measure_sweep(roof, std::regex(options.only));
   return out;
 }
@@ -148,8 +149,6 @@ json measure(const Options& options) {
       fmt::print("ceiling {:<32} {:7.0f} this run, {:5.3f} x the peers' run\n", name, ours.get<double>(),
                  ours.get<double>() / peers.at("roof").at(name).get<double>());
 
-  if (!options.skip_pairs && options.only.empty()) out["pairs"] = bench::measure_pairs(rows);
-
   Row small;
   small.batch = 256, small.heads = 128, small.regime = "host", small.seqlens.assign(256, 1000);
   bench::Workload workload(small, pool);
@@ -171,8 +170,7 @@ int main(int argc, char** argv) {
   app.add_option("--commit", options.commit, "commit of the build");
   app.add_option("--only", options.only, "regular expression: only rows (or points of the sweep) whose name it finds");
   app.add_flag("--no-sustained", options.skip_sustained, "burst times only");
-  app.add_flag("--no-pairs", options.skip_pairs, "without the comparisons of our own, as with --only");
-  app.add_flag("--sweep", options.sweep, "batch x length in place of the rows");
+  app.add_flag("--sweep", options.sweep, "in place of the rows: pairs (without --only), then batch x length");
   CLI11_PARSE(app, argc, argv);
   try {
     const json result = options.sweep ? sweep(options) : measure(options);
