@@ -32,7 +32,7 @@ ROOMS = [
     ("src/cpu", r"(cpu|schedule|core|flash_mla|hwy)/.*", rf"{STANDARD}|oneapi/.*|dnnl\.hpp|hwy/.*|omp\.h|{POSIX}"),
     ("src/cuda/ptx", r"cuda/ptx/.*", rf"{STANDARD}|{CUDA}"),
     ("src/cuda/tile", r"(cuda/tile|cuda/ptx|core)/.*", rf"{STANDARD}|{CUDA}"),
-    ("src/cuda/sm90", r"(@own|cuda/sm90/common|cuda/tile|cuda/ptx|schedule|core|flash_mla)/.*", rf"{STANDARD}|{CUDA}"),
+    ("src/cuda/sm90", r"(@own|cuda/sm90/common|cuda/combine|cuda/tile|cuda/ptx|schedule|core|flash_mla)/.*", rf"{STANDARD}|{CUDA}"),
     ("src/cuda", r"(cuda|schedule|core|flash_mla)/.*", rf"{STANDARD}|{CUDA}|dlfcn\.h"),
     ("python", r"flash_mla/.*|[a-z_]+\.h", rf"{STANDARD}|tvm/ffi/.*|cuda_runtime_api\.h"),  # cuda: to wait for a stream
     ("tools", PUBLIC, PUBLIC),

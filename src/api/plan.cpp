@@ -18,7 +18,7 @@ namespace {
 Status check_tuning(const PlanTuning& tuning) {
   const bool sound = tuning.num_parts >= 1 && tuning.num_parts <= kMaxParts && tuning.rows_per_unit >= 1 &&
                      tuning.rows_per_unit <= 4096 && tuning.cost_fixed >= 0 && tuning.cost_block >= 1 &&
-                     tuning.cost_merge >= 0 && tuning.cost_partial >= 0 && tuning.extra_scratch_bytes >= 0;
+                     tuning.cost_merge >= 0 && tuning.cost_partial >= 0 && tuning.scratch_bytes >= 0;
   if (sound) return {};
   return failure(StatusCode::internal, "the backend chose ", tuning.num_parts, " parts of ", tuning.rows_per_unit,
                  " rows with costs ", tuning.cost_fixed, ", ", tuning.cost_block, ", ", tuning.cost_merge, ", ",
@@ -53,13 +53,11 @@ Result<Plan> make_plan(const PlanConfig& config, const Backend& backend) noexcep
   FLASH_MLA_RETURN_IF_ERROR(check_units(bounds, tuning->rows_per_unit));
 
   const ScheduleLayout schedule{tuning->num_parts};
-  const ScratchLayout scratch{tuning->num_parts, tuning->rows_per_unit};
   Plan plan;
   PlanAccess::config(plan) = bounds;
   PlanAccess::set_backend(plan, &backend);
   PlanAccess::set_tuning(plan, *tuning);
-  PlanAccess::set_sizes(plan, schedule.total_bytes(),
-                        round_up(scratch.total_bytes(), kRegionAlignmentBytes) + tuning->extra_scratch_bytes);
+  PlanAccess::set_sizes(plan, schedule.total_bytes(), tuning->scratch_bytes);
   return plan;
 }
 

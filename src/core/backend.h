@@ -21,7 +21,7 @@ struct PlanTuning {
   std::int32_t cost_block = 0;
   std::int32_t cost_merge = 0;
   std::int32_t cost_partial = 0;
-  std::int64_t extra_scratch_bytes = 0;  // beyond partials, placed behind them, 128-byte aligned
+  std::int64_t scratch_bytes = 0;
 };
 
 class Backend {

@@ -71,7 +71,7 @@ class CpuBackend final : public Backend {
       const std::int64_t rows = std::int64_t{config.max_seqlen_q} * (config.num_heads_q / config.num_heads_kv);
       PlanTuning tuning = costs_for(cpu::choose_rows_per_unit(rows));
       tuning.num_parts = config.num_parts > 0 ? config.num_parts : omp_get_max_threads();
-      tuning.extra_scratch_bytes = cpu::extra_scratch_bytes(config.dtype, tuning.num_parts, tuning.rows_per_unit);
+      tuning.scratch_bytes = cpu::scratch_bytes(config.dtype, tuning.num_parts, tuning.rows_per_unit);
       return tuning;
     });
   }

@@ -9,6 +9,7 @@
 
 #include "cpu/epilogue.h"
 #include "cpu/problem_access.h"
+#include "cpu/scratch_layout.h"
 #include "cpu/worker.h"
 #include "cpu/workspace.h"
 #include "schedule/layout.h"
@@ -80,7 +81,7 @@ class Decode {
         header_(*ScheduleLayout::header(schedule_memory)),
         parts_(ScheduleLayout::parts(schedule_memory)) {
     const ScratchLayout layout{plan.num_parts(), plan.rows_per_unit()};
-    const std::int64_t extra_offset = round_up(layout.total_bytes(), kRegionAlignmentBytes);
+    const std::int64_t extra_offset = layout.total_bytes();
     extra_ = {plan.num_parts(), workspace_layout(type_, plan.rows_per_unit())};
     partials_ = {ScratchLayout::partial_out(scratch), layout.partial_lse(scratch), plan.rows_per_unit()};
     unfinished_ = reinterpret_cast<Tile*>(scratch + extra_offset);
@@ -143,9 +144,10 @@ std::int32_t choose_rows_per_unit(std::int64_t rows) {
   return static_cast<std::int32_t>(round_up(ceil_div(rows, bundles), std::int64_t{kRowGranule}));
 }
 
-std::int64_t extra_scratch_bytes(DType dtype, std::int32_t num_parts, std::int32_t rows_per_unit) {
-  const ExtraLayout layout{num_parts, workspace_layout(compute_type(dtype), rows_per_unit)};
-  return layout.bytes(std::min(num_parts, omp_get_max_threads()));
+std::int64_t scratch_bytes(DType dtype, std::int32_t num_parts, std::int32_t rows_per_unit) {
+  const ExtraLayout extra{num_parts, workspace_layout(compute_type(dtype), rows_per_unit)};
+  return ScratchLayout{num_parts, rows_per_unit}.total_bytes() +
+         extra.bytes(std::min(num_parts, omp_get_max_threads()));
 }
 
 void decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch) {

@@ -12,8 +12,8 @@ namespace flash_mla::cpu {
 // Rows that one tile takes of `rows` packed rows of a request: balanced, a multiple of kRowGranule, <= kMaxRows.
 std::int32_t choose_rows_per_unit(std::int64_t rows);
 
-// Scratch beyond partials for plans of num_parts parts.
-std::int64_t extra_scratch_bytes(DType dtype, std::int32_t num_parts, std::int32_t rows_per_unit);
+// Scratch for plans of num_parts parts.
+std::int64_t scratch_bytes(DType dtype, std::int32_t num_parts, std::int32_t rows_per_unit);
 
 // May throw dnnl::error and std::bad_alloc.
 void decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch);

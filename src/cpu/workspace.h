@@ -6,8 +6,8 @@
 
 #include "core/int_math.h"
 #include "cpu/products.h"
+#include "cpu/scratch_layout.h"
 #include "cpu/softmax.h"
-#include "schedule/layout.h"
 
 namespace flash_mla::cpu {
 

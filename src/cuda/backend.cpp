@@ -9,8 +9,8 @@
 
 #include "core/int_math.h"
 #include "cuda/cache_ops/cache_ops.h"
-#include "cuda/combine/combine.h"
 #include "cuda/combine/merge.h"
+#include "cuda/combine/partials.h"
 #include "cuda/devices.h"
 #include "cuda/num_splits.h"
 #include "cuda/runtime.h"
@@ -93,6 +93,7 @@ class CudaBackend final : public Backend {
     tuning.cost_block = geometry.cohort == 1 ? 32 : geometry.cohort == 2 ? 20 : 18;
     tuning.cost_merge = 10;
     tuning.cost_partial = few_rows ? 20 : 50;
+    tuning.scratch_bytes = PartialsLayout{tuning.num_parts, geometry.rows_per_unit, geometry.cohort}.total_bytes();
     return tuning;
   }
 
@@ -115,9 +116,8 @@ class CudaBackend final : public Backend {
     if (problem.batch.total_q == 0) return {};
     const DeviceGuard guard(plan.config().device.index);
     FLASH_MLA_TRY(guard.status());
-    FLASH_MLA_TRY(
-        sm90::launch_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch, handle(stream)));
-    return launch_combine(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch, handle(stream));
+    return sm90::launch_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch,
+                               handle(stream));
   }
 
   Status merge(const MergeProblem& problem, Device device, Stream stream) const noexcept override {

@@ -1,26 +1,15 @@
-// Where things lie in the caller's two memories, and the hashes by which decode recognises a schedule.
+// Where things lie in schedule memory, and the hashes by which decode recognises a schedule.
 //
-//   schedule memory:  header | parts[num_parts + 1]
-//   scratch:          partial_out f32 [2 * num_parts, rows_per_unit, 512]
-//                     | partial_lse f32 [2 * num_parts, rows_per_unit]
-//                     | partial_scale f32 [2 * num_parts, rows_per_unit]
-//
-// A part has at most two partials (of the unit it finds begun and of the unit it leaves unfinished). partial_lse is the
-// natural logarithm, -inf for an empty partial. A kernel that does not divide its partials by the sums of their weights
-// puts 1 / sum (0 for an empty partial) into partial_scale; nobody else uses it.
+//   header | parts[num_parts + 1]
 #pragma once
 
 #include <cstdint>
 
 #include "core/host_device.h"
-#include "core/int_math.h"
-#include "flash_mla/plan.h"
 #include "schedule/records.h"
 #include "schedule/work.h"
 
 namespace flash_mla {
-
-inline constexpr std::int64_t kRegionAlignmentBytes = 128;
 
 struct ScheduleLayout {
   std::int32_t num_parts = 0;
@@ -39,33 +28,6 @@ struct ScheduleLayout {
   }
   FLASH_MLA_HOST_DEVICE static const PartRecord* parts(const void* memory) {
     return reinterpret_cast<const PartRecord*>(static_cast<const char*>(memory) + parts_offset_bytes());
-  }
-};
-
-struct ScratchLayout {
-  std::int32_t num_parts = 0;
-  std::int32_t rows_per_unit = 0;
-
-  FLASH_MLA_HOST_DEVICE constexpr std::int64_t slots() const { return std::int64_t{2} * num_parts; }
-  FLASH_MLA_HOST_DEVICE static constexpr std::int64_t partial_out_offset_bytes() { return 0; }
-  FLASH_MLA_HOST_DEVICE constexpr std::int64_t partial_lse_offset_bytes() const {
-    return round_up(slots() * rows_per_unit * kLatentDim * 4, kRegionAlignmentBytes);
-  }
-  FLASH_MLA_HOST_DEVICE constexpr std::int64_t partial_scale_offset_bytes() const {
-    return partial_lse_offset_bytes() + round_up(slots() * rows_per_unit * 4, kRegionAlignmentBytes);
-  }
-  FLASH_MLA_HOST_DEVICE constexpr std::int64_t total_bytes() const {
-    return partial_scale_offset_bytes() + round_up(slots() * rows_per_unit * 4, kRegionAlignmentBytes);
-  }
-
-  // [slot, row, 512]
-  FLASH_MLA_HOST_DEVICE static float* partial_out(void* scratch) { return static_cast<float*>(scratch); }
-  // [slot, row]
-  FLASH_MLA_HOST_DEVICE float* partial_lse(void* scratch) const {
-    return reinterpret_cast<float*>(static_cast<char*>(scratch) + partial_lse_offset_bytes());
-  }
-  FLASH_MLA_HOST_DEVICE float* partial_scale(void* scratch) const {
-    return reinterpret_cast<float*>(static_cast<char*>(scratch) + partial_scale_offset_bytes());
   }
 };
 

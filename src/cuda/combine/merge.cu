@@ -27,12 +27,12 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes) merge_rows(const __grid_co
     const float* lse = problem.partial_lse + row * problem.partial_lse_row_stride;
     const In* partial = static_cast<const In*>(problem.partial_out) + row * problem.partial_out_row_stride;
     const auto lse_of = [&](int shard) { return lse_from_api(lse[shard * problem.partial_lse_shard_stride]); };
-    const auto load = [&](int shard, int vector) {
-      return load4(partial + shard * problem.partial_out_shard_stride + (vector * kWarpLanes + lane) * 4);
+    const auto load = [&](int first, int i, int vector) {
+      return load4(partial + (first + i) * problem.partial_out_shard_stride + (vector * kWarpLanes + lane) * 4);
     };
     float4 sum[kVectors] = {};
     const MergedLse merged = warp_merge<kInFlight>(
-        shards, 0, shards, lse_of, [](int) { return 1.f; }, load, sum);
+        shards, 0, shards, lse_of, [](int, int) { return 1.f; }, load, sum);
 
     Out* out = static_cast<Out*>(problem.out) + row * problem.out_row_stride;
 #pragma unroll

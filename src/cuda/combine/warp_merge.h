@@ -60,38 +60,59 @@ __device__ __forceinline__ MergedLse warp_merge_lse(int n, LseOf lse_of) {
   return n <= kWarpLanes ? warp_merge_lse<1>(n, lse_of) : warp_merge_lse<8>(n, lse_of);
 }
 
-// The merged lse of n partials, and sum += factor_i * scale_of(i) * o_i over partials begin .. end - 1 in order, with
-// load(i, vector) one of the lane's vectors of o_i. Loads of kInFlight partials are under way at a time, the first ones
-// before the factors are known; a partial whose factor is 0 may hold anything and is not added.
+// Four neighbouring elements, as they are loaded, in float.
+__device__ __forceinline__ float4 widen(float4 v) { return v; }
+template <class Element>
+struct Four {
+  uint2 bits;
+};
+template <class Element>
+__device__ __forceinline__ float4 widen(const Four<Element>& four) {
+  Element elements[4];
+  std::memcpy(elements, &four.bits, sizeof four.bits);
+  return {static_cast<float>(elements[0]), static_cast<float>(elements[1]), static_cast<float>(elements[2]),
+          static_cast<float>(elements[3])};
+}
+
+// The merged lse of n partials, and sum += factor_i * scale_of(i, v) * o_i over partials begin .. end - 1 in order,
+// with load(first, i, v) vector v of the lane's elements of o_(first + i), which widen() makes a float4. Loads of
+// kInFlight partials are under way at a time, the first ones before the factors are known; a partial whose factor is 0
+// may hold anything and is not added. lse_of and scale_of are called by one lane for a partial.
 template <int kInFlight, int kVectors, class LseOf, class ScaleOf, class Load>
 __device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf lse_of, ScaleOf scale_of, Load load,
                                                 float4 (&sum)[kVectors]) {
   static_assert(kInFlight <= kWarpLanes);
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  float4 o[kInFlight][kVectors];
+  decltype(load(0, 0, 0)) o[kInFlight][kVectors];
+  float lse = kNegativeInfinity, scale[kVectors] = {};  // of the lane's partial
   const auto load_from = [&](int begin_of_round) {
     const int first = ptx::opaque(begin_of_round);
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
 #pragma unroll
-      for (int v = 0; v < kVectors; ++v)
-        o[i][v] = first + i < end ? load(first + i, v) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+      for (int v = 0; v < kVectors; ++v) {
+        if (first + i < end) o[i][v] = load(first, i, v);
+      }
     }
+    const bool present = lane < kInFlight && first + lane < end;
+    lse = present ? lse_of(first + lane) : kNegativeInfinity;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) scale[v] = present ? scale_of(first + lane, v) : 0.0f;
   };
   load_from(begin);
   const MergedLse merged = warp_merge_lse(n, lse_of);
 #pragma unroll 1
   for (int first = begin; first < end; first += kInFlight) {
-    const float own =
-        lane < kInFlight && first + lane < end ? merged.factor(lse_of(first + lane)) * scale_of(first + lane) : 0.0f;
+    const float own = merged.factor(lse);
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
-      const float factor = __shfl_sync(kAllLanes, own, i);
-      if (factor == 0.0f) continue;
+      if (first + i >= end) break;
+      if (__shfl_sync(kAllLanes, own, i) == 0.0f) continue;
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
-        sum[v].x += factor * o[i][v].x, sum[v].y += factor * o[i][v].y;
-        sum[v].z += factor * o[i][v].z, sum[v].w += factor * o[i][v].w;
+        const float factor = __shfl_sync(kAllLanes, own * scale[v], i);
+        const float4 x = widen(o[i][v]);
+        sum[v].x += factor * x.x, sum[v].y += factor * x.y, sum[v].z += factor * x.z, sum[v].w += factor * x.w;
       }
     }
     if (first + kInFlight < end) load_from(first + kInFlight);
@@ -99,15 +120,11 @@ __device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf
   return merged;
 }
 
-// Four neighbouring elements; 8-byte (float: 16-byte) aligned.
-__device__ __forceinline__ float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
+// 8-byte (float: 16-byte) aligned. From the L2 cache: partials come from other multiprocessors.
+__device__ __forceinline__ float4 load4(const float* from) { return __ldcg(reinterpret_cast<const float4*>(from)); }
 template <class Element>
-__device__ __forceinline__ float4 load4(const Element* from) {
-  const uint2 bits = *reinterpret_cast<const uint2*>(from);
-  Element elements[4];
-  std::memcpy(elements, &bits, sizeof bits);
-  return {static_cast<float>(elements[0]), static_cast<float>(elements[1]), static_cast<float>(elements[2]),
-          static_cast<float>(elements[3])};
+__device__ __forceinline__ Four<Element> load4(const Element* from) {
+  return {__ldcg(reinterpret_cast<const uint2*>(from))};
 }
 __device__ __forceinline__ void store4(float* to, float4 v) { *reinterpret_cast<float4*>(to) = v; }
 template <class Element>

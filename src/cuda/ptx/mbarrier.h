@@ -21,13 +21,13 @@ class Barrier {
   // Releases what the calling thread did before.
   __device__ __forceinline__ void arrive() {
     if (left_out(Operation::arrive, place_of(this))) return;
-    cuda::ptx::mbarrier_arrive(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, &word_);
+    ::cuda::ptx::mbarrier_arrive(::cuda::ptx::sem_release, ::cuda::ptx::scope_cta, ::cuda::ptx::space_shared, &word_);
   }
 
   // Arrives, and announces that the copy engine will deliver `bytes` within this phase.
   __device__ __forceinline__ void arrive_expecting(std::uint32_t bytes) {
     if (left_out(Operation::arrive, place_of(this))) return;
-    cuda::ptx::mbarrier_arrive_expect_tx(cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, &word_,
+    ::cuda::ptx::mbarrier_arrive_expect_tx(::cuda::ptx::sem_release, ::cuda::ptx::scope_cta, ::cuda::ptx::space_shared, &word_,
                                          bytes);
   }
 
@@ -36,13 +36,13 @@ class Barrier {
     if (left_out(Operation::wait, place_of(this))) return;
 #ifdef FLASH_MLA_WATCHDOG
     const long long start = clock64();
-    while (!cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {
+    while (!::cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {
       if (clock64() - start > kWatchdogCycles) report_and_trap(parity);
     }
 #elif defined(FLASH_MLA_FAULTS)
-    while (!cuda::ptx::mbarrier_test_wait_parity(&word_, parity)) make_noise();
+    while (!::cuda::ptx::mbarrier_test_wait_parity(&word_, parity)) make_noise();
 #else
-    while (!cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {
+    while (!::cuda::ptx::mbarrier_try_wait_parity(&word_, parity)) {
     }
 #endif
   }

@@ -9,6 +9,8 @@
 
 namespace flash_mla::tile {
 
+enum class ColumnOrder { natural, transposed };  // of a kernel's partials
+
 inline constexpr int kValueSlices = 8;
 // Units of at most so many rows have a kernel that computes O^T, and partials in this order.
 inline constexpr int kMaxTransposedRows = 32;

@@ -72,7 +72,7 @@ TEST(Plan, IsUnsupportedWhereTheBackendIsNotAvailable) {
 
 TEST(Plan, HoldsBoundsTuningAndSizes) {
   FakeBackend backend(DeviceType::cpu);
-  backend.tuning.extra_scratch_bytes = 1000;
+  backend.tuning.scratch_bytes = 1000;
   const Result<Plan> made = make_plan(valid_config(), backend);
   ASSERT_TRUE(made.ok()) << made.status().message();
   EXPECT_EQ(made->config().max_total_q, 16);
@@ -81,7 +81,7 @@ TEST(Plan, HoldsBoundsTuningAndSizes) {
   EXPECT_EQ(made->backend(), &backend);
   EXPECT_EQ(PlanAccess::cost_fixed(*made), 4);
   EXPECT_EQ(made->schedule_bytes(), (ScheduleLayout{3}.total_bytes()));
-  EXPECT_EQ(made->scratch_bytes(), (ScratchLayout{3, 64}.total_bytes()) + 1000);
+  EXPECT_EQ(made->scratch_bytes(), 1000);
   EXPECT_EQ(Plan().schedule_bytes(), 0);
 }
 

@@ -1,5 +1,9 @@
 #include "cuda/sm90/common/launch.h"
 
+#include <atomic>
+#include <bit>
+#include <chrono>
+
 #include "core/error.h"
 #include "core/int_math.h"
 #include "core/online_softmax.h"
@@ -87,6 +91,16 @@ Status encode_query_maps(const DecodeProblem& problem, std::int32_t box_rows, Te
   return encode_rows("q_rope", problem, problem.q_rope, rope, kRopeDim, &maps->q_rope);
 }
 
+// A tag that no launch before had, and that memory nobody wrote does not have by accident.
+cuda::GateFormat next_gate_format(std::int32_t num_parts) noexcept {
+  static const auto seed = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+  static std::atomic<std::uint64_t> launches = 0;
+  const int bits = std::bit_width(static_cast<std::uint32_t>(num_parts));
+  std::uint64_t tag = 0;
+  while (tag == 0) tag = schedule_hash::mix(seed + launches.fetch_add(1, std::memory_order_relaxed)) << (2 * bits);
+  return {tag, bits};
+}
+
 }  // namespace
 
 DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept {
@@ -106,7 +120,6 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   if (kernel.function == nullptr) {
     return make_error(StatusCode::unsupported, "there is no CUDA kernel for dtype %s", to_string(problem.dtype));
   }
-  const ScratchLayout layout{num_parts, rows_per_unit};
   TensorMaps maps = {};
   DecodeParams params;
   FLASH_MLA_TRY(encode_page_maps(problem, &maps));
@@ -115,6 +128,8 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   params.header = ScheduleLayout::header(schedule_memory);
   params.parts = ScheduleLayout::parts(schedule_memory);
   params.cohort = rows_per_unit / kernel.rows_per_thread_block;
+  params.partials = cuda::PartialsLayout{num_parts, rows_per_unit, params.cohort}.at(scratch);
+  params.gate = next_gate_format(num_parts);
   params.block_table = problem.block_table;
   params.block_table_stride = problem.block_table_stride;
   params.block_table_columns = problem.cache.num_pages > 0 ? problem.block_table_columns : 0;
@@ -125,9 +140,6 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   params.q_rope = problem.q_rope;
   params.out = problem.out;
   params.lse = problem.lse;
-  params.partial_out = ScratchLayout::partial_out(scratch);
-  params.partial_lse = layout.partial_lse(scratch);
-  params.partial_scale = layout.partial_scale(scratch);
   params.scale_log2 = problem.softmax_scale * kLog2e;
 
   FLASH_MLA_TRY(cuda::set_attribute_once(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,

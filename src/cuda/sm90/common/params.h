@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include "core/problem.h"
+#include "cuda/combine/merge_params.h"
 #include "schedule/records.h"
-#include "schedule/work.h"
 
 namespace flash_mla::sm90 {
 
@@ -20,11 +20,9 @@ struct TensorMaps {
   CUtensorMap q_rope;    // [64, ...]
 };
 
-struct DecodeParams {
-  Work work;
+struct DecodeParams : cuda::MergeParams {
   const ScheduleHeader* header = nullptr;
-  const PartRecord* parts = nullptr;  // [num_parts + 1]
-  std::int32_t cohort = 1;            // thread blocks that share a part, each with its rows of a unit
+  std::int32_t cohort = 1;  // thread blocks that share a part, each with its rows of a unit
 
   const std::int32_t* block_table = nullptr;  // [b, columns]
   std::int64_t block_table_stride = 0;
@@ -38,12 +36,6 @@ struct DecodeParams {
   std::int32_t q_period = 0;
   RowsView q_latent;
   RowsView q_rope;
-
-  RowsView out;                    // [.., 512]
-  RowsView lse;                    // data may be null
-  float* partial_out = nullptr;    // [slots, rows_per_unit, 512]
-  float* partial_lse = nullptr;    // [slots, rows_per_unit]
-  float* partial_scale = nullptr;  // [slots, rows_per_unit]
 
   float scale_log2 = 0.f;  // softmax_scale log2(e), > 0
 };

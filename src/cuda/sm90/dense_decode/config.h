@@ -2,6 +2,7 @@
 // tokens. Columns are handled in slices of 64: 0-7 latent (and value), 8 rope.
 #pragma once
 
+#include "cuda/sm90/common/gatekeeper.h"
 #include "cuda/sm90/common/geometry.h"
 #include "cuda/tile/accumulator.h"
 
@@ -26,10 +27,16 @@ inline constexpr int kLoaderWarp = 12;
 inline constexpr int kQueryLoaderWarp = 13;
 inline constexpr int kDealerWarp = 14;
 
-// Named barriers, all but the last of single warpgroups.
+inline constexpr int kGatekeeperWarp = 15;
+
+// Named barriers.
 inline constexpr int kScoresBarrier = 1;
-inline constexpr int kValuesBarrier = 2;  // + side
-inline constexpr int kSetUpBarrier = 4;   // all threads
+inline constexpr int kValuesBarrier = 2;    // + side
+inline constexpr int kSetUpBarrier = 4;     // all threads
+inline constexpr int kPartialsWritten = 5;  // scores, left, right, gatekeeper
+inline constexpr int kGatesAnswered = 6;    // gatekeeper, left, right
+inline constexpr int kMergeBarrier = 7;     // left, right
+using Gates = GateBarriers<kPartialsWritten, 3 * kWarpgroupWarps, kGatesAnswered, 2 * kWarpgroupWarps>;
 
 // The order in which slices are loaded and multiplied: that in which the values roles release them.
 struct SliceOrder {

@@ -9,6 +9,7 @@
 // The loaders' warpgroup also has the dealer, which walks over the tiles.
 #pragma once
 
+#include "cuda/combine/merge_cut_units.h"
 #include "cuda/ptx/dependent_launch.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/ptx/warpgroup.h"
@@ -21,18 +22,31 @@
 
 namespace flash_mla::sm90 {
 
-// By the lanes of the dealer's warp, which does not wait for the others.
+// By the lanes of the dealer's warp.
 inline __device__ void set_up(SharedMemory& smem) {
   init_barriers(smem, threadIdx.x % 32);
   ptx::fence_barrier_init();
   __syncwarp();
-  ptx::arrive_threads(kSetUpBarrier, kThreads);
+  ptx::sync_threads(kSetUpBarrier, kThreads);
 }
 
 // By every other warp, before it uses a barrier or global memory.
 inline __device__ void meet_and_wait() {
   ptx::sync_threads(kSetUpBarrier, kThreads);
   ptx::wait_for_prerequisites();
+}
+
+// Step 8, by the values roles. The sums of warps that share an item have the place of a block of tokens: all have been
+// used.
+template <class Element>
+__device__ __forceinline__ void merge_cut_units(SharedMemory& smem, const DecodeParams& params) {
+  using Mergers = cuda::Mergers<2 * kWarpgroupWarps>;
+  const Mergers mergers{reinterpret_cast<Mergers::Sums&>(smem.kv.k[0]), kWarpgroupWarps, kMergeBarrier};
+  Gates::wait_for_gates();
+#pragma unroll 1
+  for (int i = 0; i < 2; ++i) {
+    cuda::merge_shares<Element, tile::ColumnOrder::natural>(mergers, params, smem.cut.unit[i], smem.cut.shares[i]);
+  }
 }
 
 // The dealer does not wait for the kernel before this one: the schedule and the lengths that it was made from were
@@ -44,7 +58,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   SharedMemory& smem = *reinterpret_cast<SharedMemory*>(dynamic_shared_memory);
   const int warpgroup = threadIdx.x / kWarpgroupThreads;
-  ptx::launch_dependents();  // the combine kernel, which in turn waits for this one before it reads a partial
+  ptx::launch_dependents();  // which in turn wait for this kernel before they read or write what it does
 
   // One if / else over whole warpgroups: the compiler plans registers by it.
   if (warpgroup == 3) {
@@ -61,20 +75,25 @@ __global__ void __launch_bounds__(kThreads, 1)
       run_loader(smem, maps, params);
     } else if (warp == kQueryLoaderWarp) {
       run_query_loader(smem.ring, smem.q[0].bytes, kSliceBytes, smem.q_landed, smem.q_released, maps, params);
+    } else {
+      run_gatekeeper<Gates>(smem.cut, params, kRows);
     }
   } else if (warpgroup == 0) {
     ptx::lower_registers<kScoresRegisters>();
     meet_and_wait();
     run_scores<Element>(smem, params);
-  } else if (warpgroup == 1) {
-    ptx::raise_registers<kValuesRegisters>();
-    meet_and_wait();
-    run_values<Element, Side::left>(smem, params);
-    write_padding<Element>(params);
+    Gates::announce_partials();
   } else {
     ptx::raise_registers<kValuesRegisters>();
     meet_and_wait();
-    run_values<Element, Side::right>(smem, params);
+    if (warpgroup == 1) {
+      run_values<Element, Side::left>(smem, params);
+    } else {
+      run_values<Element, Side::right>(smem, params);
+    }
+    Gates::announce_partials();
+    if (warpgroup == 1) write_padding<Element>(params);
+    merge_cut_units<Element>(smem, params);
   }
 }
 

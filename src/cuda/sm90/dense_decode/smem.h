@@ -17,6 +17,7 @@ struct SharedMemory {
   float rescale[kRows];                           // factor of O before this block's product
   std::uint32_t rescale_wanted[kWarpgroupWarps];  // by any of the warp's 16 rows
   TileRing ring;
+  CutUnits cut;
 
   ptx::Barrier q_landed;     // copy engine -> scores
   ptx::Barrier q_released;   // scores -> query loader

@@ -5,6 +5,7 @@
 //   S^T [64 tokens x 16] = K Q^T          O^T [512 x 16] = V^T P^T
 #pragma once
 
+#include "cuda/sm90/common/gatekeeper.h"
 #include "cuda/sm90/common/geometry.h"
 
 namespace flash_mla::sm90::few_rows {
@@ -22,16 +23,20 @@ struct Config {
   static constexpr int kLoaderWarp = kConsumerWarps;
   static constexpr int kQueryLoaderWarp = kConsumerWarps + 1;
   static constexpr int kDealerWarp = kConsumerWarps + 2;
-  static constexpr int kThreads = 32 * (kConsumerWarps + 3);
-  // Registers are planned as for two blocks of 256 threads, 128 a thread: then thread blocks of the combine kernel find
-  // room beside a group's. Two groups need more.
-  static constexpr int kPlannedThreads = Groups == 1 ? 256 : kThreads;
-  static constexpr int kPlannedThreadBlocks = Groups == 1 ? 2 : 1;
+  static constexpr int kGatekeeperWarp = kConsumerWarps + 3;
+  static constexpr int kThreads = 32 * (kConsumerWarps + 4);
 };
 
-// Named barriers: of all threads; of the groups.
+// Named barriers: of all threads; of the groups; of groups and gatekeeper; of the groups when they merge.
 inline constexpr int kSetUpBarrier = 1;
 inline constexpr int kGroupBarrier = 2;  // + group
+inline constexpr int kPartialsWritten = 4;
+inline constexpr int kGatesAnswered = 5;
+inline constexpr int kMergeBarrier = 6;
+
+template <int Groups>
+using Gates =
+    GateBarriers<kPartialsWritten, Config<Groups>::kConsumerWarps, kGatesAnswered, Config<Groups>::kConsumerWarps>;
 
 // The order in which slices are loaded and multiplied: that in which they are released.
 struct SliceOrder {

@@ -1,11 +1,13 @@
 // Step 7 of docs/algorithm.md [group]: the result rows, or an unmerged partial, to memory. Code that runs once arrives
 // from memory as slowly as data, so both ways are short.
 //
-// A partial is not divided by its sums: their inverses go with it. Its columns are stored in the order in
-// which threads hold them (tile/column_order.h), 16 bytes at a time. Result rows pass through shared memory.
+// A partial is stored in f16 with scales (combine/partials.h), its columns in the order in which threads hold them
+// (tile/column_order.h), 16 bytes at a time: then a warp has 128 neighbouring positions of a row. Result rows pass
+// through shared memory.
 #pragma once
 
 #include "core/partial.h"
+#include "cuda/combine/partials.h"
 #include "cuda/ptx/bulk_store.h"
 #include "cuda/sm90/common/rows.h"
 #include "cuda/sm90/few_rows_decode/products.h"
@@ -38,31 +40,51 @@ __device__ __forceinline__ void write_row_sums(const DecodeParams& params, const
   if (lane >= kGroupRows || row >= tile.num_rows) return;
   const float lse = total == 0.f ? kNegativeInfinity : (maximum + log2f(total)) * kLn2;
   if (tile.slot >= 0) {
-    params.partial_lse[first_partial_row(params, tile) + row] = lse;
-    params.partial_scale[first_partial_row(params, tile) + row] = inverse(total);
+    params.partials.lse[first_partial_row(params, tile) + row] = lse;
   } else if (params.lse.data != nullptr) {
     static_cast<float*>(params.lse.data)[row_offset(params.lse, params.work, tile, row)] = lse_for_api(lse);
   }
 }
 
+// The largest finite |o| among a row's columns that the warp has.
+__device__ __forceinline__ float largest_of_row(const Accumulators& acc, int column) {
+  const int first = 4 * (column / 2) + column % 2;  // the row's accumulators: this and + 2, of each slice
+  float largest = 0.f;
+  const auto raise = [&](auto finite) {
+    largest = 0.f;
+#pragma unroll
+    for (const auto& slice : acc.o) largest = fmaxf(largest, fmaxf(finite(slice[first]), finite(slice[first + 2])));
+  };
+  raise([](float x) { return fabsf(x); });
+  if (largest == kPositiveInfinity) raise([](float x) { return fabsf(x) == kPositiveInfinity ? 0.f : fabsf(x); });
+#pragma unroll
+  for (int distance = 4; distance < 32; distance *= 2) {
+    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, distance));
+  }
+  return largest;
+}
+
 __device__ __forceinline__ void write_partial(const DecodeParams& params, const TileRecord& tile, int first_row,
-                                              const Accumulators& acc) {
+                                              const Accumulators& acc, const float (&sum)[kThreadColumns]) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
-  float* const thread_columns = params.partial_out + first_partial_row(params, tile) * kLatentDim +
-                                tile::transposed_position(0, 16 * warp + lane / 4);
 #pragma unroll
   for (int c = 0; c < kThreadColumns; ++c) {
+    const cuda::PowerOfTwo power = cuda::scale_to_f16(largest_of_row(acc, c));
     const int row = first_row + row_of_column(lane, c);
     if (row >= tile.num_rows) continue;
-    float* to = thread_columns + row * kLatentDim;
+    const std::int64_t partial_row = first_partial_row(params, tile) + row;
+    if (lane < 4) params.partials.scale_of(partial_row)[warp] = power.inverse * inverse(sum[c]);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {  // columns 16 w + l / 4 and + 8 of each slice
       const int i = 4 * (c / 2) + c % 2 + 2 * half;
+      std::uint32_t pairs[kLatentSlices / 2];
 #pragma unroll
-      for (int slice = 0; slice < kLatentSlices; slice += 4) {
-        *reinterpret_cast<float4*>(to + tile::transposed_position(slice, 8 * half)) = {
-            acc.o[slice][i], acc.o[slice + 1][i], acc.o[slice + 2][i], acc.o[slice + 3][i]};
+      for (int slice = 0; slice < kLatentSlices; slice += 2) {
+        pairs[slice / 2] = pack<__half>(acc.o[slice][i] * power.factor, acc.o[slice + 1][i] * power.factor);
       }
+      *reinterpret_cast<uint4*>(params.partials.values_of(partial_row) +
+                                tile::transposed_position(0, 16 * warp + lane / 4 + 8 * half)) =
+          uint4{pairs[0], pairs[1], pairs[2], pairs[3]};
     }
   }
 }

@@ -7,6 +7,7 @@
 // The dealer walks over the tiles.
 #pragma once
 
+#include "cuda/combine/merge_cut_units.h"
 #include "cuda/ptx/dependent_launch.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/sm90/common/padding.h"
@@ -82,9 +83,21 @@ __device__ __forceinline__ void run_tile(SharedMemory<Groups>& smem, const Decod
   }
   if (begin >= end) write_row_sums(params, tile, first_row, rows, sum);
   if (tile.slot >= 0) {
-    write_partial(params, tile, first_row, acc);
+    write_partial(params, tile, first_row, acc, sum);
   } else {
     write_results<Element>(group, params, tile, first_row, barrier, acc, sum);
+  }
+}
+
+// Step 8, by all groups. The sums of warps that share an item have the place of a block of tokens: all have been used.
+template <class Element, int Groups>
+__device__ __forceinline__ void merge_cut_units(SharedMemory<Groups>& smem, const DecodeParams& params) {
+  using Mergers = cuda::Mergers<Config<Groups>::kConsumerWarps>;
+  const Mergers mergers{reinterpret_cast<typename Mergers::Sums&>(smem.kv.k[0]), 0, kMergeBarrier};
+  Gates<Groups>::wait_for_gates();
+#pragma unroll 1
+  for (int i = 0; i < 2; ++i) {
+    cuda::merge_shares<Element, tile::ColumnOrder::transposed>(mergers, params, smem.cut.unit[i], smem.cut.shares[i]);
   }
 }
 
@@ -97,6 +110,9 @@ __device__ __forceinline__ void run_group(SharedMemory<Groups>& smem, const Deco
     run_tile<Element>(smem, params, *tile, blocks, query_tiles);
     tiles.finish(smem.ring);
   }
+  Gates<Groups>::announce_partials();
+  if (threadIdx.x < kWarpgroupThreads) write_padding<Element>(params);
+  merge_cut_units<Element>(smem, params);
   ptx::wait_for_bulk_stores();
 }
 
@@ -104,13 +120,13 @@ __device__ __forceinline__ void run_group(SharedMemory<Groups>& smem, const Deco
 // there before this kernel could begin, for the schedule kernel lets no other begin early and fences what it wrote.
 // Nothing else may be read, and nothing written, before the kernel before has finished.
 template <class Element, int Groups>
-__global__ void __launch_bounds__(Config<Groups>::kPlannedThreads, Config<Groups>::kPlannedThreadBlocks)
+__global__ void __launch_bounds__(Config<Groups>::kThreads, 1)
     flash_fwd_splitkv_mla_kernel(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
   extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   auto& smem = *reinterpret_cast<SharedMemory<Groups>*>(dynamic_shared_memory);
   using Config = Config<Groups>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  ptx::launch_dependents();  // the combine kernel, which in turn waits for this one before it reads a partial
+  ptx::launch_dependents();  // which in turn wait for this kernel before they read or write what it does
   if (warp == Config::kDealerWarp) {
     init_barriers(smem, lane);
     ptx::fence_barrier_init();
@@ -124,12 +140,14 @@ __global__ void __launch_bounds__(Config<Groups>::kPlannedThreads, Config<Groups
     prefetch_maps(maps);
     ptx::wait_for_prerequisites();
     run_loader<SliceOrder>(smem.kv, smem.ring, maps, params, ptx::L2Priority::evict_first);
+  } else if (warp == Config::kGatekeeperWarp) {
+    ptx::wait_for_prerequisites();
+    run_gatekeeper<Gates<Groups>>(smem.cut, params, Groups * kGroupRows);
   } else if (warp == Config::kQueryLoaderWarp) {
     ptx::wait_for_prerequisites();
     run_query_loader(smem.ring, smem.q[0], Groups * kGroupSliceBytes, smem.q_landed, smem.q_released, maps, params);
   } else {
     run_group<Element>(smem, params);
-    if (warp < kWarpgroupWarps) write_padding<Element>(params);
   }
 }
 

@@ -24,6 +24,7 @@ struct SharedMemory {
   alignas(1024) unsigned char q[kSlices][Groups * kGroupSliceBytes];  // [rows of all groups][64 columns], swizzled
   GroupMemory groups[Groups];
   TileRing ring;
+  CutUnits cut;
   ptx::Barrier q_landed;    // copy engine -> groups
   ptx::Barrier q_released;  // groups -> query loader
 };

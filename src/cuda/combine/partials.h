@@ -1,0 +1,80 @@
+// The partials of cut units in the caller's scratch memory.
+//
+//   scratch:  values f16 [2 * num_parts, rows_per_unit, 512]
+//             | scale f32 [2 * num_parts, rows_per_unit, 4] | lse f32 [2 * num_parts, rows_per_unit]
+//             | gates u64 [num_parts, cohort]
+//
+// A part has at most two partials (of the unit it finds begun and of the unit it leaves unfinished). `lse` is the
+// natural logarithm, -inf for an empty partial. A row's partial result is scale * value, with a scale for each 128
+// columns: a power of two, chosen so that the largest value stands at 2^13 (half of what f16 holds; 11 bits each down
+// to 2^-27 of it), over the sum of the weights. Rounding adds at most 2^-12 of a value, an eighth of what rounding the
+// result to bf16 does, and halves what is written and read.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "core/host_device.h"
+#include "core/int_math.h"
+#include "flash_mla/plan.h"
+
+namespace flash_mla::cuda {
+
+inline constexpr int kScaledColumns = 128;
+inline constexpr int kScales = kLatentDim / kScaledColumns;  // of a row
+inline constexpr std::int64_t kRegionAlignmentBytes = 128;
+
+// Pointers into scratch, as kernels use them.
+struct Partials {
+  std::uint16_t* values = nullptr;  // f16
+  float* scale = nullptr;
+  float* lse = nullptr;
+  std::uint64_t* gates = nullptr;
+
+  // Of row `row` of all slots.
+  FLASH_MLA_HOST_DEVICE std::uint16_t* values_of(std::int64_t row) const { return values + row * kLatentDim; }
+  FLASH_MLA_HOST_DEVICE float* scale_of(std::int64_t row) const { return scale + row * kScales; }
+};
+
+struct PartialsLayout {
+  std::int32_t num_parts = 0;
+  std::int32_t rows_per_unit = 0;
+  std::int32_t cohort = 0;  // thread blocks that share a unit
+
+  constexpr std::int64_t rows() const { return std::int64_t{2} * num_parts * rows_per_unit; }
+  constexpr std::int64_t scale_offset_bytes() const { return rows() * kLatentDim * 2; }
+  constexpr std::int64_t lse_offset_bytes() const { return scale_offset_bytes() + rows() * kScales * 4; }
+  constexpr std::int64_t gates_offset_bytes() const {
+    return round_up(lse_offset_bytes() + rows() * 4, kRegionAlignmentBytes);
+  }
+  constexpr std::int64_t total_bytes() const {
+    return round_up(gates_offset_bytes() + std::int64_t{num_parts} * cohort * 8, kRegionAlignmentBytes);
+  }
+  Partials at(void* scratch) const {
+    char* const base = static_cast<char*>(scratch);
+    return {reinterpret_cast<std::uint16_t*>(base), reinterpret_cast<float*>(base + scale_offset_bytes()),
+            reinterpret_cast<float*>(base + lse_offset_bytes()),
+            reinterpret_cast<std::uint64_t*>(base + gates_offset_bytes())};
+  }
+};
+
+// A power of two and its inverse, both normal numbers.
+struct PowerOfTwo {
+  float factor = 1.0f, inverse = 1.0f;
+};
+
+// The one that brings `largest`, finite and not negative, to [2^13, 2^14), or as near as normal numbers allow.
+FLASH_MLA_HOST_DEVICE PowerOfTwo scale_to_f16(float largest) {
+  constexpr std::uint32_t kBias = 127, kTarget = 13, kMantissaBits = 23;
+  std::uint32_t bits;
+  std::memcpy(&bits, &largest, sizeof bits);
+  const std::uint32_t exponent = max_of(bits >> kMantissaBits, kTarget + 1);
+  const std::uint32_t factor = (2 * kBias + kTarget - exponent) << kMantissaBits;
+  const std::uint32_t inverse = (exponent - kTarget) << kMantissaBits;
+  PowerOfTwo power;
+  std::memcpy(&power.factor, &factor, sizeof factor);
+  std::memcpy(&power.inverse, &inverse, sizeof inverse);
+  return power;
+}
+
+}  // namespace flash_mla::cuda
