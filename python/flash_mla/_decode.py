@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 
 from ._frameworks import Framework, framework_of
 from ._library import library
-from ._plan import HEAD_DIM, LATENT_DIM, Plan, plan_for
+from ._plan import DEFAULT_SCALE, LATENT_DIM, Plan, plan_for
 
 Parts = Union[Any, tuple[Any, Any]]  # one array of 576 columns, or (512 columns, 64 columns)
 
@@ -46,6 +46,12 @@ def run_decode(
     stream: int,
 ) -> None:
     """Enqueues decode; every argument is there."""
+    decode_directly = framework.decode_directly
+    if decode_directly is not None and decode_directly(
+        plan.address, q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, softmax_scale,
+        schedule, framework.keep_scratch,
+    ):  # fmt: skip
+        return
     scratch = framework.scratch(plan, framework.device_of(q), stream)
     try:
         if framework.direct:
@@ -190,30 +196,51 @@ def decode(
             q, q_rope, cache, rope_cache, block_table, cache_seqlens, softmax_scale, causal, cu_seqlens_q, max_seqlen_q,
             plan, schedule, out, lse,
         )  # fmt: skip
-    for name, array in (("cache", cache), ("block_table", block_table), ("cache_seqlens", cache_seqlens)):
-        framework_of(array, name)
-    ragged = cu_seqlens_q is not None
     handle = framework.stream(stream)
-    device = framework.device_of(q)
-    shape = tuple(q.shape)
-    if plan is None:
-        batch = cache_seqlens.shape[0] if len(cache_seqlens.shape) else 0
-        plan = plan_for(framework, q, cache, bool(causal), ragged, batch, max_seqlen_q or shape[0] if ragged else 0, 0)
-    if schedule is None:
-        seqlen_q = 0 if ragged or len(shape) != 4 else shape[1]
-        schedule = run_schedule(framework, plan, cache_seqlens, cu_seqlens_q, seqlen_q, None, handle)
-    if out is None:
-        out = framework.empty((*shape[:-1], LATENT_DIM), q.dtype, device, handle)
-    if lse is None:
-        rows = (shape[-2], shape[0]) if ragged else (shape[0], shape[-2], shape[1])
-        lse = framework.empty(rows, framework.float32, device, handle)
-    scale = HEAD_DIM**-0.5 if softmax_scale is None else softmax_scale
+    if plan is None or schedule is None or out is None or lse is None:
+        check_arrays(("cache", "block_table", "cache_seqlens"), (cache, block_table, cache_seqlens))
+        plan, schedule, out, lse = _complete(
+            framework, q, cache, cache_seqlens, bool(causal), cu_seqlens_q, max_seqlen_q, plan, schedule, out, lse, handle
+        )
+    scale = DEFAULT_SCALE if softmax_scale is None else softmax_scale
     run_decode(
         framework, plan, q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, scale,
         schedule, handle,
     )  # fmt: skip
     framework.finish(handle)
     return out, lse
+
+
+def _complete(
+    framework: Framework,
+    q: Any,
+    cache: Any,
+    cache_seqlens: Any,
+    causal: bool,
+    cu_seqlens_q: Any,
+    max_seqlen_q: Optional[int],
+    plan: Optional[Plan],
+    schedule: Any,
+    out: Any,
+    lse: Any,
+    stream: int,
+) -> tuple[Plan, Any, Any, Any]:
+    """Plan, schedule, out and lse of a decode, those that are None made."""
+    ragged = cu_seqlens_q is not None
+    device = framework.device_of(q)
+    shape = tuple(q.shape)
+    if plan is None:
+        batch = cache_seqlens.shape[0] if len(cache_seqlens.shape) else 0
+        plan = plan_for(framework, q, cache, causal, ragged, batch, max_seqlen_q or shape[0] if ragged else 0, 0)
+    if schedule is None:
+        seqlen_q = 0 if ragged or len(shape) != 4 else shape[1]
+        schedule = run_schedule(framework, plan, cache_seqlens, cu_seqlens_q, seqlen_q, None, stream)
+    if out is None:
+        out = framework.empty((*shape[:-1], LATENT_DIM), q.dtype, device, stream)
+    if lse is None:
+        rows = (shape[-2], shape[0]) if ragged else (shape[0], shape[-2], shape[1])
+        lse = framework.empty(rows, framework.float32, device, stream)
+    return plan, schedule, out, lse
 
 
 def merge(partials: Sequence[tuple[Any, Any]], *, stream: Optional[int] = None) -> tuple[Any, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any, Optional
+from functools import partial
+from typing import Any, Callable, Optional
 
 CURRENT_STREAM = -1  # what the library takes for "the stream that the framework works on"
 DLPACK_CPU, DLPACK_CUDA = 1, 2
@@ -21,12 +22,17 @@ _PACKAGES = {
 }
 
 
+Maker = Callable[[], Any]
+
+
 class Framework:
     """One array package. `int32` and `float32` are its dtypes."""
 
     name = ""
     direct = False  # arrays go to tvm-ffi as they are, without export()
     has_bfloat16 = True  # else bf16 passes as uint16
+    decode_directly: Optional[Callable[..., bool]] = None  # of _direct.py
+    keep_scratch = True  # what it takes as its last argument
     int32: Any
     float32: Any
 
@@ -58,13 +64,13 @@ class Framework:
         """What tvm-ffi takes in place of an array."""
         return array
 
-    def template(self, like: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        """What make_again takes: an array like another, but of this shape and, if given, dtype."""
-        return (shape, like.dtype if dtype is None else dtype, self.device_of(like))
+    def maker(self, like: Any, shape: tuple[int, ...], dtype: Any = None) -> Maker:
+        """Makes arrays like another, not initialised, but of this shape and, if given, dtype."""
+        return partial(self.empty, shape, like.dtype if dtype is None else dtype, self.device_of(like))
 
-    def make_again(self, template: Any) -> Any:
-        """A new array, not initialised, as `template` was told; for calls that count microseconds."""
-        return self.empty(*template)
+    def quick_maker(self, maker: Maker) -> Maker:
+        """A quicker one, whose arrays lie on the wrong device where another has become the current one."""
+        return maker
 
     def wrap(self, tensor: Any) -> Any:
         """An array that shares the memory of a tvm-ffi tensor and keeps it alive."""
@@ -98,7 +104,7 @@ class Framework:
         return array
 
 
-_by_type: dict[type, Framework] = {}
+_by_type: dict[type, Framework] = {}  # by the type of their arrays
 _by_name: dict[str, Framework] = {}
 
 

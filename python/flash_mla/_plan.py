@@ -11,6 +11,7 @@ from ._library import library
 LATENT_DIM = 512  # width of an output row
 ROPE_DIM = 64
 HEAD_DIM = LATENT_DIM + ROPE_DIM  # width of a query row and of a cached token
+DEFAULT_SCALE = HEAD_DIM**-0.5
 BOUNDED_PARTS = -1  # as num_parts: see bounded_plan
 RECORD_INTS = 8  # a schedule is int32 [num_parts + 2, 8]: a header, a record per part, the end
 
@@ -60,6 +61,7 @@ class Plan:
         self.num_parts, self.rows_per_unit, self.schedule_bytes, self.scratch_bytes = map(
             int, library.describe_plan(self.handle)
         )
+        self.address = library.address_of_plan(self.handle)
         self.on_cuda = device_type == DLPACK_CUDA
         self.schedule_shape = (self.schedule_bytes // (4 * RECORD_INTS), RECORD_INTS)
 

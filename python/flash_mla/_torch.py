@@ -8,31 +8,20 @@ makes the same eager call. Operators are for compilers; people call the function
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
 
-from ._frameworks import CURRENT_STREAM, DLPACK_CPU, DLPACK_CUDA, Framework
-from ._plan import HEAD_DIM, LATENT_DIM, Plan, PlanConfig, bounded_plan
+from ._direct import make_direct_decode
+from ._frameworks import CURRENT_STREAM, DLPACK_CPU, DLPACK_CUDA, Framework, Maker
+from ._plan import DEFAULT_SCALE, LATENT_DIM, Plan, PlanConfig, bounded_plan
 
-_is_capturing: Callable[[], bool] = getattr(torch._C, "_cuda_isCurrentStreamCapturing", lambda: False)
-_raw_stream: Callable[[int], int] = getattr(
-    torch._C, "_cuda_getCurrentRawStream", lambda index: torch.cuda.current_stream(index).cuda_stream
-)
-_operators_running = 0
-
-
-class _KeptScratch(threading.local):
-    """A thread's own: two threads may enqueue the kernels of their calls interleaved on one stream."""
-
-    def __init__(self) -> None:
-        self.by_stream: dict[tuple[torch.device, int], tuple[int, Tensor]] = {}
-
-
-_kept_scratch = _KeptScratch()
+# What code that torch.compile has made allocates with, at a third of the time of torch.empty; on the current device.
+_empty_strided: dict[str, Optional[Callable[..., Tensor]]] = {
+    kind: getattr(getattr(torch._C._dynamo, "guards", None), "_empty_strided_" + kind, None) for kind in ("cpu", "cuda")
+}
 
 
 class TorchFramework(Framework):
@@ -47,18 +36,30 @@ class TorchFramework(Framework):
         """What to call instead while `compiling()`."""
         return Compiled
 
-    def compiling(self) -> bool:
-        return torch.compiler.is_compiling()
+    compiling = staticmethod(torch.compiler.is_compiling)
+    decode_directly = make_direct_decode(Tensor, torch.nn.Parameter)
+    operators_running = 0
+
+    def enter_operator(self, entered: int) -> None:
+        """A compiler's graphs keep account of their memory, so an operator keeps none."""
+        self.operators_running += entered
+        self.keep_scratch = self.operators_running == 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Any, stream: Optional[int] = None) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
 
-    def template(self, like: Tensor, shape: tuple[int, ...], dtype: Optional[torch.dtype] = None) -> Tensor:
+    def maker(self, like: Tensor, shape: tuple[int, ...], dtype: Optional[torch.dtype] = None) -> Maker:
         made = like.new_empty(shape, dtype=dtype)
         made.untyped_storage().resize_(0)  # it holds no memory, which may be a CUDA graph's
-        return made
+        return functools.partial(torch.empty_like, made)  # half the time of torch.empty
 
-    make_again = staticmethod(torch.empty_like)  # half the time of torch.empty
+    def quick_maker(self, maker: Maker) -> Maker:
+        like = maker.args[0]  # type: ignore[attr-defined]
+        device = like.device
+        make = _empty_strided.get(device.type)
+        if make is None or (device.type == "cuda" and device.index != torch.cuda.current_device()):
+            return maker
+        return functools.partial(make, tuple(like.shape), like.stride(), like.dtype)
 
     def device_named(self, kind: int, index: int) -> torch.device:
         return torch.device("cpu") if kind == DLPACK_CPU else torch.device("cuda", index)
@@ -83,18 +84,9 @@ class TorchFramework(Framework):
         return torch.from_dlpack(tensor)
 
     def scratch(self, plan: Any, device: torch.device, stream: int) -> Optional[Tensor]:
-        """Kept for each thread and stream, whose calls follow each other; in what becomes a CUDA graph, a new one."""
-        if not plan.on_cuda:
+        if not plan.on_cuda or self.lends_memory:
             return None
-        if _operators_running or _is_capturing():  # a compiler's graphs keep account of their memory
-            return None if self.lends_memory else torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
-        key = (device, _raw_stream(plan.config.device[1]))
-        by_stream = _kept_scratch.by_stream
-        size_bytes, kept = by_stream.get(key, (-1, None))
-        if size_bytes < plan.scratch_bytes:
-            kept = torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
-            by_stream[key] = (plan.scratch_bytes, kept)
-        return kept
+        return torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=device)
 
     def stack(self, arrays: list[Any]) -> torch.Tensor:
         return torch.stack(arrays)
@@ -170,7 +162,7 @@ class Compiled:
         if lse is None:
             rows = (q.shape[1], q.shape[0]) if cu_seqlens_q is not None else (q.shape[0], q.shape[2], q.shape[1])
             lse = q.new_empty(rows, dtype=torch.float32)
-        scale = HEAD_DIM**-0.5 if softmax_scale is None else softmax_scale
+        scale = DEFAULT_SCALE if softmax_scale is None else softmax_scale
         bounds = None if plan is None else bounds_of(plan)
         torch.ops.flash_mla.decode(
             q, q_rope, cache, rope_cache, block_table, cache_seqlens, scale, causal, cu_seqlens_q, max_seqlen_q, bounds,
@@ -223,12 +215,11 @@ def _operator(
             return function
 
         def run(*arguments: Any) -> Any:
-            global _operators_running
-            _operators_running += 1
+            _framework.enter_operator(1)
             try:
                 return function(*arguments)
             finally:
-                _operators_running -= 1
+                _framework.enter_operator(-1)
 
         name = "flash_mla::" + function.__name__
         operator = torch.library.custom_op(name, run, mutates_args=mutates, schema=schema)

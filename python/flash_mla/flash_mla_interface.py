@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Optional
 
 from ._decode import check_arrays, run_decode, run_num_splits, run_schedule
-from ._frameworks import framework_of
+from ._frameworks import Maker, framework_of
 from ._plan import (
     BOUNDED_PARTS,
-    HEAD_DIM,
     LATENT_DIM,
+    DEFAULT_SCALE,
     MAX_PLANS,
     RECORD_INTS,
     Plan,
@@ -182,13 +182,28 @@ def flash_mla_with_kvcache(
         )  # fmt: skip
     if head_dim_v != LATENT_DIM:
         raise ValueError(f"head_dim_v is {head_dim_v}; expected {LATENT_DIM}")
-    scale = HEAD_DIM**-0.5 if softmax_scale is None else softmax_scale
+    scale = DEFAULT_SCALE if softmax_scale is None else softmax_scale
     if framework.compiling():
         return framework.compiled.flash_mla_with_kvcache(  # type: ignore[attr-defined]
             q, k_cache, block_table, cache_seqlens, tile_scheduler_metadata, scale, causal
         )
+    causal = bool(causal)
+    metadata = tile_scheduler_metadata
+    decode_directly = framework.decode_directly
+    if decode_directly is not None:  # microseconds count from here
+        call = _recent.get((q.shape, causal))
+        if call is not None and (type(metadata) is not FlashMLASchedMeta or metadata._plan is call.plan):
+            plan, make_out, make_lse = call
+            schedule = metadata.tile_scheduler_metadata if type(metadata) is FlashMLASchedMeta else metadata
+            out, lse = make_out(), make_lse()
+            # It refuses what does not fit the plan, so nothing else needs to be compared.
+            if decode_directly(
+                plan.address, q, None, k_cache, None, block_table, cache_seqlens, None, out, lse, scale, schedule,
+                framework.keep_scratch,
+            ):  # fmt: skip
+                return out, lse
     try:
-        return _decode(framework, q, k_cache, block_table, cache_seqlens, tile_scheduler_metadata, scale, bool(causal))
+        return _decode(framework, q, k_cache, block_table, cache_seqlens, metadata, scale, causal)
     except ValueError as error:
         raise _in_this_interfaces_words(error) from None
 
@@ -197,11 +212,12 @@ class _Call(NamedTuple):
     """What calls of the same shapes share."""
 
     plan: Plan
-    out: Any  # framework.make_again makes arrays like these
-    lse: Any
+    make_out: Maker
+    make_lse: Maker
 
 
 _calls: dict[Any, _Call] = {}
+_recent: dict[Any, _Call] = {}  # by q's shape and the mask alone, of frameworks that decode directly
 
 
 def _decode(
@@ -214,9 +230,25 @@ def _decode(
     scale: float,
     causal: bool,
 ) -> tuple[Any, Any]:
+    """A call that no recent one resembles, or that is wrong."""
+    schedule, call = _find_call(framework, q, k_cache, cache_seqlens, metadata, causal)
+    out, lse = call.make_out(), call.make_lse()
+    run_decode(
+        framework, call.plan, q, None, k_cache, None, block_table, cache_seqlens, None, out, lse, scale, schedule,
+        framework.stream(None),
+    )  # fmt: skip
+    if framework.decode_directly is not None:
+        quick = framework.quick_maker
+        _keep(_recent, (q.shape, causal), _Call(call.plan, quick(call.make_out), quick(call.make_lse)))
+    return out, lse
+
+
+def _find_call(
+    framework: Any, q: Any, k_cache: Any, cache_seqlens: Any, metadata: Any, causal: bool
+) -> tuple[Any, _Call]:
+    """The schedule and the rest of a call, which is kept."""
     is_object = type(metadata) is FlashMLASchedMeta
     schedule = metadata.tile_scheduler_metadata if is_object else metadata
-    call = None
     if schedule is not None:
         try:
             key = (q.shape, k_cache.shape, schedule.shape, q.dtype, framework.device_of(q), causal)
@@ -224,18 +256,17 @@ def _decode(
             check_arrays(("k_cache", "tile_scheduler_metadata"), (k_cache, schedule))
             raise
         call = _calls.get(key)
-    if call is None or (is_object and metadata._plan is not call.plan):
-        schedule, call = _prepare(framework, q, k_cache, cache_seqlens, metadata, causal)
-        if len(_calls) >= MAX_PLANS:
-            _calls.clear()
-        _calls[q.shape, k_cache.shape, schedule.shape, q.dtype, framework.device_of(q), causal] = call
-    plan, like_out, like_lse = call
-    out, lse = framework.make_again(like_out), framework.make_again(like_lse)
-    run_decode(
-        framework, plan, q, None, k_cache, None, block_table, cache_seqlens, None, out, lse, scale, schedule,
-        framework.stream(None),
-    )  # fmt: skip
-    return out, lse
+        if call is not None and (not is_object or metadata._plan is call.plan):
+            return schedule, call
+    schedule, call = _prepare(framework, q, k_cache, cache_seqlens, metadata, causal)
+    _keep(_calls, (q.shape, k_cache.shape, schedule.shape, q.dtype, framework.device_of(q), causal), call)
+    return schedule, call
+
+
+def _keep(calls: dict[Any, _Call], key: Any, call: _Call) -> None:
+    if len(calls) >= MAX_PLANS:
+        calls.clear()
+    calls[key] = call
 
 
 def _prepare(
@@ -251,8 +282,8 @@ def _prepare(
         plan = _plan_of_metadata(framework, q, k_cache, causal, metadata)
         schedule = metadata
     b, s_q, h_q, _ = q.shape
-    out = framework.template(q, (b, s_q, h_q, LATENT_DIM))
-    return schedule, _Call(plan, out, framework.template(q, (b, h_q, s_q), framework.float32))
+    make_out = framework.maker(q, (b, s_q, h_q, LATENT_DIM))
+    return schedule, _Call(plan, make_out, framework.maker(q, (b, h_q, s_q), framework.float32))
 
 
 def _fill(

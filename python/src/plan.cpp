@@ -7,9 +7,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 
+#include "scratch.h"
 #include "views.h"
 
 namespace flash_mla::python {
@@ -38,6 +37,9 @@ ffi::Array<std::int64_t> describe_plan(const PlanRef& plan) {
   return {value.num_parts(), value.rows_per_unit(), value.schedule_bytes(), value.scratch_bytes()};
 }
 
+// For calls that do not come through tvm-ffi; valid while Python holds the plan.
+std::int64_t address_of_plan(const PlanRef& plan) { return reinterpret_cast<std::intptr_t>(&plan->plan); }
+
 void make_schedule(const PlanRef& plan, const ffi::TensorView& cache_seqlens, const OptionalTensor& cu_seqlens_q,
                    std::int64_t seqlen_q, const ffi::TensorView& schedule_memory, std::int64_t stream) {
   raise_unless_ok(schedule(plan->plan,
@@ -51,27 +53,6 @@ void count_splits(const PlanRef& plan, const ffi::TensorView& schedule_memory, c
                   std::int64_t stream) {
   raise_unless_ok(num_splits(plan->plan, memory_of("schedule", schedule_memory), view_of("num_splits", counts),
                              stream_of(stream, plan->plan.config().device)));
-}
-
-// Scratch of CPU calls: one for each thread that calls, as large as its largest call; freed with the thread.
-MemoryView scratch_of_this_thread(std::int64_t bytes) {
-  constexpr std::int64_t kAlignment_bytes = 128;
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-  thread_local std::unique_ptr<void, Free> memory;
-  thread_local std::int64_t size_bytes = 0;
-  if (size_bytes < bytes) {
-    memory.reset();
-    size_bytes = 0;
-    const std::int64_t rounded = (bytes + kAlignment_bytes - 1) / kAlignment_bytes * kAlignment_bytes;
-    memory.reset(std::aligned_alloc(kAlignment_bytes, static_cast<std::size_t>(rounded)));
-    if (!memory) {
-      raise_unless_ok(Status(StatusCode::out_of_memory, "the host has no memory for the scratch of a decode"));
-    }
-    size_bytes = rounded;
-  }
-  return {memory.get(), size_bytes, {}};
 }
 
 // From the framework whose tensors these are, ordered by its current stream, and given back when the call has enqueued
@@ -114,6 +95,7 @@ void run_decode(const PlanRef& plan, const ffi::TensorView& q, const OptionalTen
 
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(plan, make_plan)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(describe_plan, describe_plan)
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(address_of_plan, address_of_plan)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(schedule, make_schedule)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(num_splits, count_splits)
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(decode, run_decode)

@@ -5,6 +5,11 @@ namespace {
 
 constexpr std::int64_t kTmaAlignment_bytes = 16;
 
+// `alignment` is a power of two; a division takes longer than all else that is checked of a tensor.
+bool is_aligned(const void* data, std::int64_t alignment) {
+  return (reinterpret_cast<std::uintptr_t>(data) & static_cast<std::uintptr_t>(alignment - 1)) == 0;
+}
+
 bool has_elements(const TensorView& view) {
   for (int axis = 0; axis < view.rank; ++axis) {
     if (view.shape[axis] == 0) return false;
@@ -132,7 +137,7 @@ Status check_memory(const Tensor& tensor, const MemoryRule& rule) noexcept {
   if (!has_elements(view)) return {};
   if (!view.data) return invalid(tensor.name, ".data is null, but the tensor has elements");
   const std::int64_t alignment = rule.tma_aligned ? kTmaAlignment_bytes : size_in_bytes(view.dtype);
-  if (reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(alignment) != 0) {
+  if (!is_aligned(view.data, alignment)) {
     return invalid(tensor.name, ".data is ", static_cast<const void*>(view.data), "; expected a multiple of ",
                    alignment, " bytes");
   }
@@ -146,7 +151,7 @@ Status check_lent_memory(const char* name, const MemoryView& memory, std::int64_
   if (memory.device != device) return invalid(name, ".device is ", memory.device, "; expected ", device);
   if (memory.bytes < bytes) return invalid(name, ".bytes is ", memory.bytes, "; the plan needs ", bytes);
   if (!memory.data && bytes > 0) return invalid(name, ".data is null; the plan needs ", bytes, " bytes");
-  if (reinterpret_cast<std::uintptr_t>(memory.data) % static_cast<std::uintptr_t>(alignment) != 0) {
+  if (!is_aligned(memory.data, alignment)) {
     return invalid(name, ".data is ", static_cast<const void*>(memory.data), "; expected a multiple of ", alignment,
                    " bytes");
   }
@@ -161,20 +166,20 @@ Reach reach_of(const Tensor& tensor) noexcept {
   last_offset(view, &offset);
   reach.begin = reinterpret_cast<std::uintptr_t>(view.data);
   reach.end = reach.begin + static_cast<std::uintptr_t>((offset + 1) * size_in_bytes(view.dtype));
-  reach.gapless = is_gapless(view);
+  reach.view = &view;
   return reach;
 }
 
 Reach reach_of(const char* name, const MemoryView& memory) noexcept {
   const auto begin = reinterpret_cast<std::uintptr_t>(memory.data);
-  return {name, begin, begin + static_cast<std::uintptr_t>(memory.bytes), true};
+  return {name, begin, begin + static_cast<std::uintptr_t>(memory.bytes)};
 }
 
-Status check_apart(const Reach& output, const Reach& other) noexcept {
+Status check_meeting(const Reach& output, const Reach& other) noexcept {
   const bool empty = output.begin == output.end || other.begin == other.end;
-  const bool meet = output.begin < other.end && other.begin < output.end;
-  const bool certain = output.begin == other.begin || (output.gapless && other.gapless);
-  if (empty || !meet || !certain) return {};
+  const auto gapless = [](const Reach& reach) { return !reach.view || is_gapless(*reach.view); };
+  const bool certain = output.begin == other.begin || (gapless(output) && gapless(other));
+  if (empty || !certain) return {};
   return invalid(output.name, ".data is ", reinterpret_cast<const void*>(output.begin), " and overlaps ", other.name,
                  ", which begins at ", reinterpret_cast<const void*>(other.begin));
 }

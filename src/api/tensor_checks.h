@@ -42,8 +42,8 @@ Status check_lent_memory(const char* name, const MemoryView& memory, std::int64_
 struct Reach {
   const char* name = nullptr;
   std::uintptr_t begin = 0;
-  std::uintptr_t end = 0;  // == begin: no elements
-  bool gapless = false;    // every byte between belongs to an element
+  std::uintptr_t end = 0;            // == begin: no elements
+  const TensorView* view = nullptr;  // null: every byte between belongs to it
 };
 // After check_memory.
 Reach reach_of(const Tensor& tensor) noexcept;
@@ -51,6 +51,10 @@ Reach reach_of(const char* name, const MemoryView& memory) noexcept;
 
 // An error if `output` certainly shares memory with `other`: both begin at the same byte, or both are gapless and meet.
 // Interleaved strided views of one allocation are legal.
-Status check_apart(const Reach& output, const Reach& other) noexcept;
+Status check_meeting(const Reach& output, const Reach& other) noexcept;  // the rest, for reaches that meet
+inline Status check_apart(const Reach& output, const Reach& other) noexcept {
+  const bool meet = output.begin < other.end && other.begin < output.end;
+  return meet ? check_meeting(output, other) : Status();
+}
 
 }  // namespace flash_mla

@@ -1,4 +1,6 @@
-// Waits for a CUDA stream, for frameworks that cannot be told which stream their arrays are written on.
+// Waits for a CUDA stream, for frameworks that cannot be told which stream their arrays are written on; streams.h.
+#include "streams.h"
+
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/function.h>
 
@@ -9,6 +11,20 @@
 #endif
 
 namespace flash_mla::python {
+
+bool is_capturing([[maybe_unused]] Stream stream) noexcept {
+#if FLASH_MLA_WITH_CUDA
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(static_cast<cudaStream_t>(stream.handle), &status) == cudaSuccess) {
+    return status != cudaStreamCaptureStatusNone;
+  }
+  cudaGetLastError();
+  return true;
+#else
+  return false;
+#endif
+}
+
 namespace {
 
 void wait_for_stream([[maybe_unused]] std::int64_t stream) {
