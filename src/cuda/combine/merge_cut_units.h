@@ -37,10 +37,24 @@ struct Mergers {
   __device__ void meet() const { ptx::sync_threads(barrier, Warps * kWarpLanes); }
 };
 
-// The result of one item; lane l has columns (positions, where partials are transposed) column + 128 v + 4 l ... of
-// vector v.
+// Four neighbouring positions of a row.
+template <class Element, tile::ColumnOrder Order>
+__device__ __forceinline__ void store_positions(Element* row, int position, float4 v) {
+  Element* const to = row + tile::column_at<Order>(position);
+  if constexpr (Order == tile::ColumnOrder::pairs) {  // two pairs, 8 columns from each other
+    store2(to, v.x, v.y);
+    store2(to + 8, v.z, v.w);
+  } else {
+    to[0] = static_cast<Element>(v.x);
+    to[tile::kSliceColumns] = static_cast<Element>(v.y);
+    to[2 * tile::kSliceColumns] = static_cast<Element>(v.z);
+    to[3 * tile::kSliceColumns] = static_cast<Element>(v.w);
+  }
+}
+
+// The result of one item; lane l has positions position + 128 v + 4 l ... of vector v.
 template <class Element, tile::ColumnOrder Order, int kVectors>
-__device__ __forceinline__ void store_item(const MergeParams& params, const CutUnit& unit, int row, int column,
+__device__ __forceinline__ void store_item(const MergeParams& params, const CutUnit& unit, int row, int position,
                                            const float4 (&out)[kVectors], float lse) {
   const QueryHead at = unpack_row(unit.first_row + row, unit.kv_head, params.work.heads_per_kv);
   const std::int64_t token = params.work.first_query(unit.request) + at.query;
@@ -49,19 +63,8 @@ __device__ __forceinline__ void store_item(const MergeParams& params, const CutU
   };
   Element* const to = static_cast<Element*>(params.out.data) + offset(params.out);
 #pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    const int position = column + v * kVectorColumns;
-    if constexpr (Order == tile::ColumnOrder::natural) {
-      store4(to + position, out[v]);
-    } else {
-      Element* const transposed = to + tile::column_at_position(position);
-      transposed[0] = static_cast<Element>(out[v].x);
-      transposed[tile::kSliceColumns] = static_cast<Element>(out[v].y);
-      transposed[2 * tile::kSliceColumns] = static_cast<Element>(out[v].z);
-      transposed[3 * tile::kSliceColumns] = static_cast<Element>(out[v].w);
-    }
-  }
-  if (column == 0 && params.lse.data != nullptr) {
+  for (int v = 0; v < kVectors; ++v) store_positions<Element, Order>(to, position + v * kVectorColumns, out[v]);
+  if (position == 0 && params.lse.data != nullptr) {
     static_cast<float*>(params.lse.data)[offset(params.lse)] = lse_for_api(lse);
   }
 }
@@ -104,12 +107,12 @@ __device__ __forceinline__ void merge_share(const Mergers<Warps>& mergers, const
   for (int done = 0; done < items; done += Warps / warps_per_item) {
     const int i = done + warp / warps_per_item;
     const int item = share + i * unit.num_splits, row = item / kItemsPerRow;
-    const int vector = item % kItemsPerRow * kVectors, column = vector * kVectorColumns + lane * 4;
+    const int vector = item % kItemsPerRow * kVectors, position = vector * kVectorColumns + lane * 4;
     const int stride = params.work.rows_per_unit;  // rows from split to split
     const std::int64_t first_row = unit.first_slot * static_cast<std::int64_t>(stride) + unit.row_in_unit + row;
     const float* const lse = params.partials.lse + first_row;
     const float* const scale = params.partials.scale_of(first_row) + vector;
-    const __half* const values = reinterpret_cast<const __half*>(params.partials.values_of(first_row)) + column;
+    const __half* const values = reinterpret_cast<const __half*>(params.partials.values_of(first_row)) + position;
     const auto lse_of = [&](int split) { return __ldcg(lse + static_cast<std::int64_t>(split) * stride); };
     const auto scale_of = [&](int split, int v) {
       return __ldcg(scale + static_cast<std::int64_t>(split) * stride * kScales + v);
@@ -128,13 +131,13 @@ __device__ __forceinline__ void merge_share(const Mergers<Warps>& mergers, const
       if (warps_per_item > 1) add_warps(mergers, warps_per_item, sum);
     }
     if (i < items && warp % warps_per_item == 0) {
-      store_item<Element, Order>(params, unit, row, column, sum, merged.lse());
+      store_item<Element, Order>(params, unit, row, position, sum, merged.lse());
     }
   }
 }
 
 // What an item is, and how many splits of it are under way at a time: about 4 KB a warp. All mergers call.
-template <class Element, tile::ColumnOrder Order, int Warps>
+template <class Element, tile::ColumnOrder Order, int kMostInFlight, int Warps>
 __device__ __forceinline__ void merge_shares(const Mergers<Warps>& mergers, const MergeParams& params,
                                              const CutUnit& unit, Shares shares) {
 #pragma unroll 1
@@ -144,7 +147,7 @@ __device__ __forceinline__ void merge_shares(const Mergers<Warps>& mergers, cons
     } else if (unit.num_splits <= kWarpLanes) {
       merge_share<Element, Order, 2, 8>(mergers, params, unit, share);
     } else {
-      merge_share<Element, Order, 1, 12>(mergers, params, unit, share);
+      merge_share<Element, Order, 1, kMostInFlight>(mergers, params, unit, share);
     }
   }
 }

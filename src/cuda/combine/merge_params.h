@@ -13,7 +13,7 @@ namespace flash_mla::cuda {
 // See gate.h.
 struct GateFormat {
   std::uint64_t tag = 0;  // in its place
-  std::int32_t bits = 0;  // of `published`, and of `done`
+  std::int32_t bits = 0;  // of each of the three counts
 };
 
 struct MergeParams {

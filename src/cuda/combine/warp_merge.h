@@ -126,6 +126,13 @@ template <class Element>
 __device__ __forceinline__ Four<Element> load4(const Element* from) {
   return {__ldcg(reinterpret_cast<const uint2*>(from))};
 }
+template <class Element>
+__device__ __forceinline__ void store2(Element* to, float x, float y) {  // 4-byte aligned
+  const Element elements[2] = {static_cast<Element>(x), static_cast<Element>(y)};
+  std::uint32_t bits;
+  std::memcpy(&bits, elements, sizeof bits);
+  *reinterpret_cast<std::uint32_t*>(to) = bits;
+}
 __device__ __forceinline__ void store4(float* to, float4 v) { *reinterpret_cast<float4*>(to) = v; }
 template <class Element>
 __device__ __forceinline__ void store4(Element* to, float4 v) {

@@ -97,7 +97,7 @@ cuda::GateFormat next_gate_format(std::int32_t num_parts) noexcept {
   static std::atomic<std::uint64_t> launches = 0;
   const int bits = std::bit_width(static_cast<std::uint32_t>(num_parts));
   std::uint64_t tag = 0;
-  while (tag == 0) tag = schedule_hash::mix(seed + launches.fetch_add(1, std::memory_order_relaxed)) << (2 * bits);
+  while (tag == 0) tag = schedule_hash::mix(seed + launches.fetch_add(1, std::memory_order_relaxed)) << (3 * bits);
   return {tag, bits};
 }
 

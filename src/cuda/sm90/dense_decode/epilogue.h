@@ -1,15 +1,16 @@
 // Step 7 of docs/algorithm.md [left, right]: O / sum to memory, as result rows or as an unmerged partial. Run by the
 // values roles; waits for nothing, announces nothing.
 //
-// A partial is stored in f16 with scales (combine/partials.h). A thread holds pairs of neighbouring columns of two
-// rows. Stored like that, every instruction would touch 8 rows with 16 or 32 bytes each; threads of a row first
-// exchange pairs, so that each stores 16 bytes and a row gets 64 at a time.
+// A thread holds pairs of neighbouring columns of two rows. Of result rows, the threads of a row exchange pairs, so
+// that each stores 16 neighbouring bytes. A partial is stored in f16 with scales (combine/partials.h), in the order in
+// which threads hold it (tile/column_order.h).
 #pragma once
 
 #include "cuda/combine/partials.h"
 #include "cuda/sm90/dense_decode/queries.h"
 #include "cuda/sm90/dense_decode/smem.h"
 #include "cuda/sm90/dense_decode/softmax.h"
+#include "cuda/tile/column_order.h"
 
 namespace flash_mla::sm90 {
 
@@ -39,25 +40,6 @@ __device__ __forceinline__ void transpose_quad(std::uint32_t (&x)[4]) {
   exchange(x[1], x[3], high, 2);
 }
 
-// A piece of one of the thread's two rows, times a factor, in 16 bits. All lanes call; only rows that are present are
-// written.
-template <class Element>
-__device__ __forceinline__ void store_piece(Element* to, bool present, const float (&o)[kPieceRegisters], int h,
-                                            float factor) {
-  const int t = threadIdx.x % 4;
-#pragma unroll
-  for (int group = 0; group < kPieceColumns / 32; ++group) {  // 32 columns: 8 a thread
-    std::uint32_t x[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int i = 16 * group + 4 * j + 2 * h;
-      x[j] = pack<Element>(o[i] * factor, o[i + 1] * factor);
-    }
-    transpose_quad(x);
-    if (present) *reinterpret_cast<uint4*>(to + 32 * group + 8 * t) = uint4{x[0], x[1], x[2], x[3]};
-  }
-}
-
 // The largest finite |o| of a piece of a row.
 __device__ __forceinline__ float largest_of_piece(const float (&o)[kPieceRegisters], int h) {
   float largest;
@@ -75,17 +57,26 @@ template <Side S>
 __device__ __forceinline__ void write_partial_row(const DecodeParams& params, const TileRecord& tile, int row,
                                                   const Accumulators& acc, int h, float inverse_sum) {
   static_assert(kPieceColumns == cuda::kScaledColumns);
+  const int t = threadIdx.x % 4;
   const bool present = row < tile.num_rows;
   const std::int64_t partial_row =
       static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row;
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
-    constexpr int kFirst = static_cast<int>(S) * kPieces;
+    const int index = static_cast<int>(S) * kPieces + piece;
     const cuda::PowerOfTwo power = cuda::scale_to_f16(largest_of_piece(acc.o[piece], h));
-    __half* const values = reinterpret_cast<__half*>(params.partials.values_of(partial_row));
-    store_piece(values + (kFirst + piece) * kPieceColumns, present, acc.o[piece], h, power.factor);
-    if (present && threadIdx.x % 4 == 0) {
-      params.partials.scale_of(partial_row)[kFirst + piece] = power.inverse * inverse_sum;
+    if (!present) continue;
+    if (t == 0) params.partials.scale_of(partial_row)[index] = power.inverse * inverse_sum;
+    std::uint16_t* const to = params.partials.values_of(partial_row) + index * kPieceColumns + 8 * t;
+#pragma unroll
+    for (int group = 0; group < kPieceColumns / 32; ++group) {  // tile::ColumnOrder::pairs
+      std::uint32_t x[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int i = 16 * group + 4 * j + 2 * h;
+        x[j] = pack<__half>(acc.o[piece][i] * power.factor, acc.o[piece][i + 1] * power.factor);
+      }
+      *reinterpret_cast<uint4*>(to + 32 * group) = uint4{x[0], x[1], x[2], x[3]};
     }
   }
 }
@@ -93,13 +84,24 @@ __device__ __forceinline__ void write_partial_row(const DecodeParams& params, co
 template <class Element, Side S>
 __device__ __forceinline__ void write_result_row(const DecodeParams& params, const TileRecord& tile, int row,
                                                  const Accumulators& acc, int h, float inverse_sum) {
+  const int t = threadIdx.x % 4;
   const bool present = row < tile.num_rows;
   const std::int64_t offset = present ? row_offset(params.out, params.work, tile, row) : 0;
   Element* const to =
-      static_cast<Element*>(params.out.data) + offset + static_cast<int>(S) * kSideSlices * tile::kSliceColumns;
+      static_cast<Element*>(params.out.data) + offset + static_cast<int>(S) * kSideSlices * tile::kSliceColumns + 8 * t;
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
-    store_piece(to + piece * kPieceColumns, present, acc.o[piece], h, inverse_sum);
+#pragma unroll
+    for (int group = 0; group < kPieceColumns / 32; ++group) {  // 32 columns: 8 a thread
+      std::uint32_t x[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int i = 16 * group + 4 * j + 2 * h;
+        x[j] = pack<Element>(acc.o[piece][i] * inverse_sum, acc.o[piece][i + 1] * inverse_sum);
+      }
+      transpose_quad(x);
+      if (present) *reinterpret_cast<uint4*>(to + piece * kPieceColumns + 32 * group) = uint4{x[0], x[1], x[2], x[3]};
+    }
   }
 }
 

@@ -45,7 +45,7 @@ __device__ __forceinline__ void merge_cut_units(SharedMemory& smem, const Decode
   Gates::wait_for_gates();
 #pragma unroll 1
   for (int i = 0; i < 2; ++i) {
-    cuda::merge_shares<Element, tile::ColumnOrder::natural>(mergers, params, smem.cut.unit[i], smem.cut.shares[i]);
+    cuda::merge_shares<Element, tile::ColumnOrder::pairs, 11>(mergers, params, smem.cut.unit[i], smem.cut.shares[i]);
   }
 }
 

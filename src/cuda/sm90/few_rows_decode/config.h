@@ -16,6 +16,9 @@ inline constexpr int kResultRowBytes = kLatentDim * 2;
 inline constexpr int kResultPitchBytes = kResultRowBytes + 16;  // so that eight rows meet all banks
 inline constexpr int kThreadColumns = kGroupRows / 4;           // rows of queries that a thread has scores of
 
+// The first ones merge cut units once they have done what else they do; with one group, a warp has nothing else to do.
+inline constexpr int kMergingWarps = 8;
+
 template <int Groups>
 struct Config {
   static constexpr int kStages = 2;  // token blocks in shared memory
@@ -23,11 +26,11 @@ struct Config {
   static constexpr int kLoaderWarp = kConsumerWarps;
   static constexpr int kQueryLoaderWarp = kConsumerWarps + 1;
   static constexpr int kDealerWarp = kConsumerWarps + 2;
-  static constexpr int kGatekeeperWarp = kConsumerWarps + 3;
-  static constexpr int kThreads = 32 * (kConsumerWarps + 4);
+  static constexpr int kGatekeeperWarp = Groups == 1 ? kMergingWarps : kConsumerWarps + 3;
+  static constexpr int kThreads = 32 * (kGatekeeperWarp + 1);
 };
 
-// Named barriers: of all threads; of the groups; of groups and gatekeeper; of the groups when they merge.
+// Named barriers: of all threads; of the groups; of groups and gatekeeper; of those who merge.
 inline constexpr int kSetUpBarrier = 1;
 inline constexpr int kGroupBarrier = 2;  // + group
 inline constexpr int kPartialsWritten = 4;
@@ -35,8 +38,7 @@ inline constexpr int kGatesAnswered = 5;
 inline constexpr int kMergeBarrier = 6;
 
 template <int Groups>
-using Gates =
-    GateBarriers<kPartialsWritten, Config<Groups>::kConsumerWarps, kGatesAnswered, Config<Groups>::kConsumerWarps>;
+using Gates = GateBarriers<kPartialsWritten, Config<Groups>::kConsumerWarps, kGatesAnswered, kMergingWarps>;
 
 // The order in which slices are loaded and multiplied: that in which they are released.
 struct SliceOrder {

@@ -89,15 +89,16 @@ __device__ __forceinline__ void run_tile(SharedMemory<Groups>& smem, const Decod
   }
 }
 
-// Step 8, by all groups. The sums of warps that share an item have the place of a block of tokens: all have been used.
+// Step 8. The sums of warps that share an item have the place of a block of tokens: all have been used.
 template <class Element, int Groups>
 __device__ __forceinline__ void merge_cut_units(SharedMemory<Groups>& smem, const DecodeParams& params) {
-  using Mergers = cuda::Mergers<Config<Groups>::kConsumerWarps>;
+  using Mergers = cuda::Mergers<kMergingWarps>;
   const Mergers mergers{reinterpret_cast<typename Mergers::Sums&>(smem.kv.k[0]), 0, kMergeBarrier};
   Gates<Groups>::wait_for_gates();
 #pragma unroll 1
   for (int i = 0; i < 2; ++i) {
-    cuda::merge_shares<Element, tile::ColumnOrder::transposed>(mergers, params, smem.cut.unit[i], smem.cut.shares[i]);
+    cuda::merge_shares<Element, tile::ColumnOrder::transposed, 9>(mergers, params, smem.cut.unit[i],
+                                                                   smem.cut.shares[i]);
   }
 }
 
@@ -112,8 +113,6 @@ __device__ __forceinline__ void run_group(SharedMemory<Groups>& smem, const Deco
   }
   Gates<Groups>::announce_partials();
   if (threadIdx.x < kWarpgroupThreads) write_padding<Element>(params);
-  merge_cut_units<Element>(smem, params);
-  ptx::wait_for_bulk_stores();
 }
 
 // The dealer does not wait for the kernel before this one: the schedule and the lengths that it was made from were
@@ -131,12 +130,12 @@ __global__ void __launch_bounds__(Config<Groups>::kThreads, 1)
     init_barriers(smem, lane);
     ptx::fence_barrier_init();
     __syncwarp();
-    ptx::arrive_threads(kSetUpBarrier, Config::kThreads);
-    if (lane == 0) deal_tiles(smem.ring, params, Groups * kGroupRows);
-    return;
   }
   ptx::sync_threads(kSetUpBarrier, Config::kThreads);
-  if (warp == Config::kLoaderWarp) {
+  if (warp == Config::kDealerWarp) {
+    if (lane == 0) deal_tiles(smem.ring, params, Groups * kGroupRows);
+    __syncwarp();
+  } else if (warp == Config::kLoaderWarp) {
     prefetch_maps(maps);
     ptx::wait_for_prerequisites();
     run_loader<SliceOrder>(smem.kv, smem.ring, maps, params, ptx::L2Priority::evict_first);
@@ -146,9 +145,11 @@ __global__ void __launch_bounds__(Config<Groups>::kThreads, 1)
   } else if (warp == Config::kQueryLoaderWarp) {
     ptx::wait_for_prerequisites();
     run_query_loader(smem.ring, smem.q[0], Groups * kGroupSliceBytes, smem.q_landed, smem.q_released, maps, params);
-  } else {
+  } else if (warp < Config::kConsumerWarps) {
     run_group<Element>(smem, params);
   }
+  if (warp < kMergingWarps) merge_cut_units<Element>(smem, params);
+  ptx::wait_for_bulk_stores();
 }
 
 }  // namespace flash_mla::sm90::few_rows
