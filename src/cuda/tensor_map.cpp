@@ -8,70 +8,68 @@
 namespace flash_mla::cuda {
 namespace {
 
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-// Asked of the driver at run time, so that programs start on machines without one.
-struct EncodeEntry {
-  EncodeTiled function = nullptr;
+// The driver's functions, asked of it at run time, so that programs start on machines without one.
+struct Driver {
+  decltype(&cuTensorMapEncodeTiled) encode = nullptr;
+  decltype(&cuTensorMapReplaceAddress) replace_address = nullptr;
   Status status;
-};
 
-EncodeEntry find_encode() noexcept {
-  EncodeEntry entry;
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-#if CUDART_VERSION >= 12050
-  entry.status =
-      check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
-            "cudaGetDriverEntryPointByVersion");
-#else
-  entry.status = check(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found),
-                       "cudaGetDriverEntryPoint");
-#endif
-  if (!entry.status.ok()) return entry;
-  if (found != cudaDriverEntryPointSuccess || function == nullptr) {
-    int driver = 0;
-    cudaDriverGetVersion(&driver);
-    entry.status = make_error(StatusCode::unsupported,
-                              "the driver (CUDA %d.%d) has no cuTensorMapEncodeTiled; CUDA 12.0 or later is needed",
-                              driver / 1000, driver % 1000 / 10);
-    return entry;
-  }
-  entry.function = reinterpret_cast<EncodeTiled>(function);
-  return entry;
-}
-
-// The maps that this thread asked for last: a layer's cache and buffers come again step after step, and to compare is
-// quicker than to encode (0.09 us a map).
-class Memo {
- public:
-  bool find(const TensorMapSpec& spec, CUtensorMap* map) const noexcept {
-    for (const Entry& entry : entries_) {
-      if (entry.spec == spec) {
-        *map = entry.map;
-        return true;
-      }
-    }
-    return false;
-  }
-  void add(const TensorMapSpec& spec, const CUtensorMap& map) noexcept {
-    entries_[next_] = {spec, map};
-    next_ = (next_ + 1) % entries_.size();
+  static const Driver& get() noexcept {
+    static const Driver driver;
+    return driver;
   }
 
  private:
+  Driver() noexcept {
+    encode = find<decltype(encode)>("cuTensorMapEncodeTiled");
+    if (status.ok()) replace_address = find<decltype(replace_address)>("cuTensorMapReplaceAddress");
+  }
+
+  template <class Function>
+  Function find(const char* name) noexcept {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
+    status = check(cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found),
+                   "cudaGetDriverEntryPointByVersion");
+#else
+    status = check(cudaGetDriverEntryPoint(name, &function, cudaEnableDefault, &found), "cudaGetDriverEntryPoint");
+#endif
+    if (!status.ok()) return nullptr;
+    if (found == cudaDriverEntryPointSuccess && function != nullptr) return reinterpret_cast<Function>(function);
+    int version = 0;
+    cudaDriverGetVersion(&version);
+    status = make_error(StatusCode::unsupported, "the driver (CUDA %d.%d) has no %s; CUDA 12.0 or later is needed",
+                        version / 1000, version % 1000 / 10, name);
+    return nullptr;
+  }
+};
+
+// The maps that this thread asked for last, one of each form: a model's layers differ in their addresses alone, and to
+// put in another address is quicker than to encode (0.1 us a map).
+class Memo {
+ public:
   struct Entry {
     TensorMapSpec spec;  // rank 0: none
     CUtensorMap map;
   };
+
+  // The entry of this form, or one to be filled.
+  Entry& entry_for(const TensorMapSpec& spec) noexcept {
+    for (Entry& entry : entries_) {
+      if (entry.spec.has_form_of(spec)) return entry;
+    }
+    Entry& oldest = entries_[next_];
+    next_ = (next_ + 1) % entries_.size();
+    return oldest;
+  }
+
+ private:
   std::array<Entry, 8> entries_ = {};
   std::size_t next_ = 0;
 };
 
 Status encode(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
-  static const EncodeEntry encode = find_encode();
-  if (!encode.status.ok()) return encode.status;
-
   constexpr std::int64_t kElementBytes = 2;
   cuuint64_t sizes[TensorMapSpec::kMaxRank] = {};
   cuuint64_t strides_bytes[TensorMapSpec::kMaxRank] = {};
@@ -85,7 +83,7 @@ Status encode(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
     const std::int64_t stride = spec.sizes[axis] == 1 ? spec.sizes[0] : spec.stride_elements[axis];
     strides_bytes[axis - 1] = static_cast<cuuint64_t>(stride * kElementBytes);
   }
-  const CUresult result = encode.function(
+  const CUresult result = Driver::get().encode(
       map, spec.dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
       static_cast<cuuint32_t>(spec.rank), const_cast<void*>(spec.base), sizes, strides_bytes, box, steps,
       CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
@@ -105,10 +103,19 @@ Status encode(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
 
 Status encode_tensor_map(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
   static thread_local Memo memo;
-  if (memo.find(spec, map)) return {};
-  Status status = encode(spec, map);
-  if (status.ok()) memo.add(spec, *map);
-  return status;
+  const Driver& driver = Driver::get();
+  if (!driver.status.ok()) return driver.status;
+  Memo::Entry& entry = memo.entry_for(spec);
+  const bool same_form = entry.spec.has_form_of(spec);
+  if (!same_form || (entry.spec.base != spec.base &&
+                     driver.replace_address(&entry.map, const_cast<void*>(spec.base)) != CUDA_SUCCESS)) {
+    entry.spec.rank = 0;
+    const Status status = encode(spec, &entry.map);
+    if (!status.ok()) return status;
+  }
+  entry.spec = spec;
+  *map = entry.map;
+  return {};
 }
 
 }  // namespace flash_mla::cuda

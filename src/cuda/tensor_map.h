@@ -24,10 +24,10 @@ struct TensorMapSpec {
   std::array<std::int64_t, kMaxRank> stride_elements = {};  // [0] is 1; ignored where the size is 1
   std::array<std::int32_t, kMaxRank> box = {};              // elements
 
-  // Of the same map, whatever it is called.
-  friend bool operator==(const TensorMapSpec& a, const TensorMapSpec& b) noexcept {
-    return a.base == b.base && a.rank == b.rank && a.dtype == b.dtype && a.sizes == b.sizes && a.box == b.box &&
-           a.stride_elements == b.stride_elements;
+  // Whether the maps differ in the base at most.
+  [[nodiscard]] bool has_form_of(const TensorMapSpec& other) const noexcept {
+    return rank == other.rank && dtype == other.dtype && sizes == other.sizes && box == other.box &&
+           stride_elements == other.stride_elements;
   }
 };
 
