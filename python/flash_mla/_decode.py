@@ -200,8 +200,9 @@ def decode(
     if plan is None or schedule is None or out is None or lse is None:
         check_arrays(("cache", "block_table", "cache_seqlens"), (cache, block_table, cache_seqlens))
         plan, schedule, out, lse = _complete(
-            framework, q, cache, cache_seqlens, bool(causal), cu_seqlens_q, max_seqlen_q, plan, schedule, out, lse, handle
-        )
+            framework, q, cache, cache_seqlens, bool(causal), cu_seqlens_q, max_seqlen_q, plan, schedule, out, lse,
+            handle,
+        )  # fmt: skip
     scale = DEFAULT_SCALE if softmax_scale is None else softmax_scale
     run_decode(
         framework, plan, q, q_rope, cache, rope_cache, block_table, cache_seqlens, cu_seqlens_q, out, lse, scale,

@@ -31,8 +31,9 @@ class Framework:
     name = ""
     direct = False  # arrays go to tvm-ffi as they are, without export()
     has_bfloat16 = True  # else bf16 passes as uint16
-    decode_directly: Optional[Callable[..., bool]] = None  # of _direct.py
-    keep_scratch = True  # what it takes as its last argument
+    decode_directly: Optional[Callable[..., bool]] = None  # of _direct.py; with it comes what the next two lines name
+    device_index: Callable[[Any], int]  # of an array
+    keep_scratch = True  # decode_directly's last argument
     int32: Any
     float32: Any
 

@@ -38,6 +38,7 @@ class TorchFramework(Framework):
 
     compiling = staticmethod(torch.compiler.is_compiling)
     decode_directly = make_direct_decode(Tensor, torch.nn.Parameter)
+    device_index = staticmethod(Tensor.get_device)
     operators_running = 0
 
     def enter_operator(self, entered: int) -> None:

@@ -12,8 +12,8 @@ from ._decode import check_arrays, run_decode, run_num_splits, run_schedule
 from ._frameworks import Maker, framework_of
 from ._plan import (
     BOUNDED_PARTS,
-    LATENT_DIM,
     DEFAULT_SCALE,
+    LATENT_DIM,
     MAX_PLANS,
     RECORD_INTS,
     Plan,
@@ -191,7 +191,7 @@ def flash_mla_with_kvcache(
     metadata = tile_scheduler_metadata
     decode_directly = framework.decode_directly
     if decode_directly is not None:  # microseconds count from here
-        call = _recent.get((q.shape, causal))
+        call = _recent.get((q.shape, framework.device_index(q), causal))
         if call is not None and (type(metadata) is not FlashMLASchedMeta or metadata._plan is call.plan):
             plan, make_out, make_lse = call
             schedule = metadata.tile_scheduler_metadata if type(metadata) is FlashMLASchedMeta else metadata
@@ -217,7 +217,7 @@ class _Call(NamedTuple):
 
 
 _calls: dict[Any, _Call] = {}
-_recent: dict[Any, _Call] = {}  # by q's shape and the mask alone, of frameworks that decode directly
+_recent: dict[Any, _Call] = {}  # by q's shape, device and mask alone, of frameworks that decode directly
 
 
 def _decode(
@@ -239,7 +239,8 @@ def _decode(
     )  # fmt: skip
     if framework.decode_directly is not None:
         quick = framework.quick_maker
-        _keep(_recent, (q.shape, causal), _Call(call.plan, quick(call.make_out), quick(call.make_lse)))
+        recent = _Call(call.plan, quick(call.make_out), quick(call.make_lse))
+        _keep(_recent, (q.shape, framework.device_index(q), causal), recent)
     return out, lse
 
 

@@ -1,4 +1,4 @@
-"""Calls that resemble a recent one, which take a shorter way: the same results, and the same words about what is wrong."""
+"""Calls that resemble a recent one take a shorter way: the same results, and the same words about what is wrong."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from torch_problem import LATENT, Problem, assert_right, make_problem
 import flash_mla
 from flash_mla import _torch, flash_mla_with_kvcache, get_mla_metadata
 
-pytestmark = pytest.mark.skipif(
-    _torch.TorchFramework.decode_directly is None, reason="PyTorch lacks the exchange API"
-)
+pytestmark = pytest.mark.skipif(_torch.TorchFramework.decode_directly is None, reason="PyTorch lacks the exchange API")
 
 
 class Watched:
