@@ -74,6 +74,14 @@ def test_calls_of_other_kinds_in_turn(device, watched, held):
     assert watched.results[-1] is True
 
 
+def test_layers_in_turn(device):
+    """Tensors that differ in their addresses alone."""
+    layers = [make_problem([200, 70], device=device, h_q=16, seed=seed) for seed in range(6)]
+    for _ in range(2):
+        for layer in layers:
+            assert_right(layer, *decode(layer))
+
+
 def test_parameters_and_views(device, watched):
     problem = make_problem([100, 3], device=device, h_q=16)
     decode(problem)
