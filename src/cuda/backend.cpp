@@ -7,9 +7,11 @@
 #include <array>
 #include <cstdio>
 
+#include "core/error.h"
 #include "core/int_math.h"
 #include "cuda/cache_ops/cache_ops.h"
 #include "cuda/combine/merge.h"
+#include "cuda/combine/merge_params.h"
 #include "cuda/combine/partials.h"
 #include "cuda/devices.h"
 #include "cuda/num_splits.h"
@@ -84,6 +86,10 @@ class CudaBackend final : public Backend {
     FLASH_MLA_TRY(Devices::get().require(config.device.index));
     int multiprocessors = 0;
     FLASH_MLA_CUDA_TRY(cudaDeviceGetAttribute, &multiprocessors, cudaDevAttrMultiProcessorCount, config.device.index);
+    if (config.num_parts > kMostParts) {
+      return make_error(StatusCode::invalid_argument, "config.num_parts is %d; expected 0 to %d on a GPU",
+                        config.num_parts, kMostParts);
+    }
     const Geometry geometry = choose_geometry(config);
     PlanTuning tuning;
     tuning.num_parts = config.num_parts > 0 ? config.num_parts : max_of(multiprocessors / geometry.cohort, 1);

@@ -31,49 +31,57 @@ struct Shares {
 
 class Gate {
  public:
-  __device__ Gate(std::uint64_t* word, GateFormat format) : word_(word), format_(format) {}
+  __device__ explicit Gate(std::uint64_t* word) : word_(word) {}
 
-  __device__ void open() {
+  __device__ void open(std::uint64_t tag) {
     const std::uint64_t found = ptx::load_acquire(word_);
-    if (found >> (3 * format_.bits) != format_.tag >> (3 * format_.bits)) {
-      ptx::compare_exchange_relaxed(word_, found, format_.tag);  // if it fails, another one has opened it
+    if (found >> kGateTagBit != tag >> kGateTagBit) {
+      ptx::compare_exchange_relaxed(word_, found, tag);  // if it fails, another one has opened it
     }
-    ptx::fetch_add_acq_rel(word_, std::uint64_t{1} << format_.bits);
+    ptx::fetch_add_acq_rel(word_, std::uint64_t{1} << kGateCountBits);
   }
 
-  // Steps 2 and 3 for the part with split `split` of `n`.
-  __device__ Shares publish_and_wait(int n, int split) {
-    constexpr long long kPatienceCycles = 1 << 15;  // some 18 us
-    std::uint64_t word = ptx::fetch_add_acq_rel(word_, 1);
-    if (published(word) + 1 == n) return done(word) > 0 ? Shares{0, n - 1} : Shares{split, split};
-    const long long begin = clock64();
-    do {
-      word = ptx::load_acquire(word_);
-      if (published(word) == n) return {split, split};
-    } while (started(word) == n || clock64() - begin < kPatienceCycles);
-    word = finish(n);
-    return published(word) == n ? Shares{split, split} : Shares{};
+  // Both tell whether it is known what the part with split `split` of `n` merges; until then look() is called again.
+  __device__ bool publish(int n, int split, Shares* shares) {
+    const std::uint64_t word = ptx::fetch_add_acq_rel(word_, 1);
+    began_to_wait_ = now();
+    if (published(word) + 1 != n) return false;
+    *shares = done(word) > 0 ? Shares{0, n - 1} : Shares{split, split};
+    return true;
+  }
+  __device__ bool look(int n, int split, Shares* shares) {
+    std::uint64_t word = ptx::load_acquire(word_);
+    const bool impatient = started(word) != n && now() - began_to_wait_ > kPatienceCycles;
+    if (published(word) != n && !impatient) return false;
+    if (published(word) != n) word = leave(n);
+    *shares = published(word) == n ? Shares{split, split} : Shares{};
+    return true;
   }
 
-  // Step 4, unless it has been done while waiting.
-  __device__ void finish_once(int n) {
-    if (!finished_) finish(n);
+  __device__ void finish(int n) {
+    if (!finished_) leave(n);
   }
 
  private:
-  __device__ std::uint64_t finish(int n) {
+  static __device__ std::uint32_t now() { return static_cast<std::uint32_t>(clock()); }
+
+  static constexpr std::uint32_t kPatienceCycles = 1 << 15;  // some 18 us
+
+  __device__ std::uint64_t leave(int n) {
     finished_ = true;
-    const std::uint64_t word = ptx::fetch_add_acq_rel(word_, std::uint64_t{1} << (2 * format_.bits));
+    const std::uint64_t word = ptx::fetch_add_acq_rel(word_, std::uint64_t{1} << (2 * kGateCountBits));
     if (done(word) + 1 == n) ptx::store_relaxed(word_, 0);
     return word;
   }
-  __device__ int published(std::uint64_t word) const { return static_cast<int>(word & mask()); }
-  __device__ int started(std::uint64_t word) const { return static_cast<int>(word >> format_.bits & mask()); }
-  __device__ int done(std::uint64_t word) const { return static_cast<int>(word >> (2 * format_.bits) & mask()); }
-  __device__ std::uint64_t mask() const { return (std::uint64_t{1} << format_.bits) - 1; }
+  static __device__ int count(std::uint64_t word, int bit) {
+    return static_cast<int>(static_cast<std::uint32_t>(word >> bit) & ((1u << kGateCountBits) - 1));
+  }
+  static __device__ int published(std::uint64_t word) { return count(word, 0); }
+  static __device__ int started(std::uint64_t word) { return count(word, kGateCountBits); }
+  static __device__ int done(std::uint64_t word) { return count(word, 2 * kGateCountBits); }
 
   std::uint64_t* word_;
-  GateFormat format_;
+  std::uint32_t began_to_wait_ = 0;
   bool finished_ = false;
 };
 

@@ -110,12 +110,11 @@ __device__ __forceinline__ void merge_share(const Mergers<Warps>& mergers, const
     const int vector = item % kItemsPerRow * kVectors, position = vector * kVectorColumns + lane * 4;
     const int stride = params.work.rows_per_unit;  // rows from split to split
     const std::int64_t first_row = unit.first_slot * static_cast<std::int64_t>(stride) + unit.row_in_unit + row;
-    const float* const lse = params.partials.lse + first_row;
-    const float* const scale = params.partials.scale_of(first_row) + vector;
+    const PartialRow* const rows = params.partials.rows + first_row;
     const __half* const values = reinterpret_cast<const __half*>(params.partials.values_of(first_row)) + position;
-    const auto lse_of = [&](int split) { return __ldcg(lse + static_cast<std::int64_t>(split) * stride); };
+    const auto lse_of = [&](int split) { return __ldcg(&rows[static_cast<std::int64_t>(split) * stride].lse); };
     const auto scale_of = [&](int split, int v) {
-      return __ldcg(scale + static_cast<std::int64_t>(split) * stride * kScales + v);
+      return __ldcg(&rows[static_cast<std::int64_t>(split) * stride].scale[vector + v]);
     };
     const auto load = [&](int begin_of_round, int i, int v) {
       return load4(values + static_cast<std::int64_t>(begin_of_round) * stride * kLatentDim + i * stride * kLatentDim +

@@ -10,19 +10,17 @@
 
 namespace flash_mla::cuda {
 
-// See gate.h.
-struct GateFormat {
-  std::uint64_t tag = 0;  // in its place
-  std::int32_t bits = 0;  // of each of the three counts
-};
+// A gate's word (gate.h): three counts of thread blocks, and the launch's tag above them.
+inline constexpr int kGateCountBits = 11, kGateTagBit = 3 * kGateCountBits;
+inline constexpr std::int32_t kMostParts = (1 << kGateCountBits) - 1;
 
 struct MergeParams {
   Work work;
   const PartRecord* parts = nullptr;  // [num_parts + 1]
   Partials partials;
-  GateFormat gate;
-  RowsView out;  // [.., 512]
-  RowsView lse;  // data may be null
+  std::uint64_t launch_tag = 0;  // from kGateTagBit on
+  RowsView out;                  // [.., 512]
+  RowsView lse;                  // data may be null
 };
 
 }  // namespace flash_mla::cuda

@@ -1,7 +1,6 @@
 // The partials of cut units in the caller's scratch memory.
 //
-//   scratch:  values f16 [2 * num_parts, rows_per_unit, 512]
-//             | scale f32 [2 * num_parts, rows_per_unit, 4] | lse f32 [2 * num_parts, rows_per_unit]
+//   scratch:  values f16 [2 * num_parts, rows_per_unit, 512] | rows PartialRow [2 * num_parts, rows_per_unit]
 //             | gates u64 [num_parts, cohort]
 //
 // A part has at most two partials (of the unit it finds begun and of the unit it leaves unfinished). `lse` is the
@@ -24,16 +23,20 @@ inline constexpr int kScaledColumns = 128;
 inline constexpr int kScales = kLatentDim / kScaledColumns;  // of a row
 inline constexpr std::int64_t kRegionAlignmentBytes = 128;
 
+struct alignas(16) PartialRow {
+  float scale[kScales];
+  float lse;
+  float unused[3];
+};
+
 // Pointers into scratch, as kernels use them.
 struct Partials {
   std::uint16_t* values = nullptr;  // f16
-  float* scale = nullptr;
-  float* lse = nullptr;
+  PartialRow* rows = nullptr;
   std::uint64_t* gates = nullptr;
 
   // Of row `row` of all slots.
   FLASH_MLA_HOST_DEVICE std::uint16_t* values_of(std::int64_t row) const { return values + row * kLatentDim; }
-  FLASH_MLA_HOST_DEVICE float* scale_of(std::int64_t row) const { return scale + row * kScales; }
 };
 
 struct PartialsLayout {
@@ -42,18 +45,16 @@ struct PartialsLayout {
   std::int32_t cohort = 0;  // thread blocks that share a unit
 
   constexpr std::int64_t rows() const { return std::int64_t{2} * num_parts * rows_per_unit; }
-  constexpr std::int64_t scale_offset_bytes() const { return rows() * kLatentDim * 2; }
-  constexpr std::int64_t lse_offset_bytes() const { return scale_offset_bytes() + rows() * kScales * 4; }
+  constexpr std::int64_t rows_offset_bytes() const { return rows() * kLatentDim * 2; }
   constexpr std::int64_t gates_offset_bytes() const {
-    return round_up(lse_offset_bytes() + rows() * 4, kRegionAlignmentBytes);
+    return round_up(rows_offset_bytes() + rows() * std::int64_t{sizeof(PartialRow)}, kRegionAlignmentBytes);
   }
   constexpr std::int64_t total_bytes() const {
     return round_up(gates_offset_bytes() + std::int64_t{num_parts} * cohort * 8, kRegionAlignmentBytes);
   }
   Partials at(void* scratch) const {
     char* const base = static_cast<char*>(scratch);
-    return {reinterpret_cast<std::uint16_t*>(base), reinterpret_cast<float*>(base + scale_offset_bytes()),
-            reinterpret_cast<float*>(base + lse_offset_bytes()),
+    return {reinterpret_cast<std::uint16_t*>(base), reinterpret_cast<PartialRow*>(base + rows_offset_bytes()),
             reinterpret_cast<std::uint64_t*>(base + gates_offset_bytes())};
   }
 };

@@ -74,6 +74,10 @@ __device__ __forceinline__ float4 widen(const Four<Element>& four) {
           static_cast<float>(elements[3])};
 }
 
+__device__ __forceinline__ void add(float4& sum, float factor, float4 x) {
+  sum.x += factor * x.x, sum.y += factor * x.y, sum.z += factor * x.z, sum.w += factor * x.w;
+}
+
 // The merged lse of n partials, and sum += factor_i * scale_of(i, v) * o_i over partials begin .. end - 1 in order,
 // with load(first, i, v) vector v of the lane's elements of o_(first + i), which widen() makes a float4. Loads of
 // kInFlight partials are under way at a time, the first ones before the factors are known; a partial whose factor is 0
@@ -111,8 +115,7 @@ __device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
         const float factor = __shfl_sync(kAllLanes, own * scale[v], i);
-        const float4 x = widen(o[i][v]);
-        sum[v].x += factor * x.x, sum[v].y += factor * x.y, sum[v].z += factor * x.z, sum[v].w += factor * x.w;
+        add(sum[v], factor, widen(o[i][v]));
       }
     }
     if (first + kInFlight < end) load_from(first + kInFlight);

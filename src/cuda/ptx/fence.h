@@ -12,6 +12,12 @@ __device__ __forceinline__ void fence_async_shared(std::uint32_t caller = place_
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+// The same for global memory, of what this thread wrote or saw written.
+__device__ __forceinline__ void fence_async_global(std::uint32_t caller = place_named(__builtin_FUNCTION())) {
+  if (left_out(Operation::fence, caller)) return;
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
 // Initialised barriers become visible to the copy engine.
 __device__ __forceinline__ void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");

@@ -27,8 +27,8 @@ class Barrier {
   // Arrives, and announces that the copy engine will deliver `bytes` within this phase.
   __device__ __forceinline__ void arrive_expecting(std::uint32_t bytes) {
     if (left_out(Operation::arrive, place_of(this))) return;
-    ::cuda::ptx::mbarrier_arrive_expect_tx(::cuda::ptx::sem_release, ::cuda::ptx::scope_cta, ::cuda::ptx::space_shared, &word_,
-                                         bytes);
+    ::cuda::ptx::mbarrier_arrive_expect_tx(::cuda::ptx::sem_release, ::cuda::ptx::scope_cta, ::cuda::ptx::space_shared,
+                                           &word_, bytes);
   }
 
   // Returns once a phase of this parity has completed; acquires what was released into it.

@@ -40,17 +40,17 @@ __device__ __forceinline__ void run_gatekeeper(CutUnits& cut, const DecodeParams
     cut.unit[lane] = unit;
   }
   const bool is_cut = unit.num_rows > 0;
-  cuda::Gate gate(params.partials.gates + unit.first_part * static_cast<std::int64_t>(params.cohort) + member,
-                  params.gate);
-  if (is_cut) gate.open();
+  cuda::Gate gate(params.partials.gates + unit.first_part * std::int64_t{params.cohort} + member);
+  if (is_cut) gate.open(params.launch_tag);
   __syncwarp();
   Barriers::wait_for_partials();
   cuda::Shares shares;
-  if (is_cut) shares = gate.publish_and_wait(unit.num_splits, unit.split);
+  bool known = is_cut ? gate.publish(unit.num_splits, unit.split, &shares) : true;
+  while (!known) known = gate.look(unit.num_splits, unit.split, &shares);
   if (lane < 2) cut.shares[lane] = shares;
   __syncwarp();
   Barriers::announce_answers();
-  if (is_cut) gate.finish_once(unit.num_splits);
+  if (is_cut) gate.finish(unit.num_splits);
 }
 
 }  // namespace flash_mla::sm90

@@ -1,7 +1,6 @@
 #include "cuda/sm90/common/launch.h"
 
 #include <atomic>
-#include <bit>
 #include <chrono>
 
 #include "core/error.h"
@@ -92,13 +91,14 @@ Status encode_query_maps(const DecodeProblem& problem, std::int32_t box_rows, Te
 }
 
 // A tag that no launch before had, and that memory nobody wrote does not have by accident.
-cuda::GateFormat next_gate_format(std::int32_t num_parts) noexcept {
+std::uint64_t next_launch_tag() noexcept {
   static const auto seed = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
   static std::atomic<std::uint64_t> launches = 0;
-  const int bits = std::bit_width(static_cast<std::uint32_t>(num_parts));
   std::uint64_t tag = 0;
-  while (tag == 0) tag = schedule_hash::mix(seed + launches.fetch_add(1, std::memory_order_relaxed)) << (3 * bits);
-  return {tag, bits};
+  while (tag == 0) {
+    tag = schedule_hash::mix(seed + launches.fetch_add(1, std::memory_order_relaxed)) << cuda::kGateTagBit;
+  }
+  return tag;
 }
 
 }  // namespace
@@ -129,7 +129,7 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   params.parts = ScheduleLayout::parts(schedule_memory);
   params.cohort = rows_per_unit / kernel.rows_per_thread_block;
   params.partials = cuda::PartialsLayout{num_parts, rows_per_unit, params.cohort}.at(scratch);
-  params.gate = next_gate_format(num_parts);
+  params.launch_tag = next_launch_tag();
   params.block_table = problem.block_table;
   params.block_table_stride = problem.block_table_stride;
   params.block_table_columns = problem.cache.num_pages > 0 ? problem.block_table_columns : 0;

@@ -36,7 +36,8 @@ inline constexpr int kSetUpBarrier = 4;     // all threads
 inline constexpr int kPartialsWritten = 5;  // scores, left, right, gatekeeper
 inline constexpr int kGatesAnswered = 6;    // gatekeeper, left, right
 inline constexpr int kMergeBarrier = 7;     // left, right
-using Gates = GateBarriers<kPartialsWritten, 3 * kWarpgroupWarps, kGatesAnswered, 2 * kWarpgroupWarps>;
+inline constexpr int kMergingWarps = 2 * kWarpgroupWarps;
+using Gates = GateBarriers<kPartialsWritten, 3 * kWarpgroupWarps, kGatesAnswered, kMergingWarps>;
 
 // The order in which slices are loaded and multiplied: that in which the values roles release them.
 struct SliceOrder {

@@ -66,7 +66,7 @@ __device__ __forceinline__ void write_partial_row(const DecodeParams& params, co
     const int index = static_cast<int>(S) * kPieces + piece;
     const cuda::PowerOfTwo power = cuda::scale_to_f16(largest_of_piece(acc.o[piece], h));
     if (!present) continue;
-    if (t == 0) params.partials.scale_of(partial_row)[index] = power.inverse * inverse_sum;
+    if (t == 0) params.partials.rows[partial_row].scale[index] = power.inverse * inverse_sum;
     std::uint16_t* const to = params.partials.values_of(partial_row) + index * kPieceColumns + 8 * t;
 #pragma unroll
     for (int group = 0; group < kPieceColumns / 32; ++group) {  // tile::ColumnOrder::pairs

@@ -9,7 +9,7 @@
 // The loaders' warpgroup also has the dealer, which walks over the tiles.
 #pragma once
 
-#include "cuda/combine/merge_cut_units.h"
+#include "cuda/combine/merge_two_splits.h"
 #include "cuda/ptx/dependent_launch.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/ptx/warpgroup.h"
@@ -36,16 +36,27 @@ inline __device__ void meet_and_wait() {
   ptx::wait_for_prerequisites();
 }
 
-// Step 8, by the values roles. The sums of warps that share an item have the place of a block of tokens: all have been
-// used.
+// Step 8, by the values roles. What they bring, and sums of warps that share an item, have the place of blocks of
+// tokens: all have been used.
 template <class Element>
 __device__ __forceinline__ void merge_cut_units(SharedMemory& smem, const DecodeParams& params) {
-  using Mergers = cuda::Mergers<2 * kWarpgroupWarps>;
+  constexpr auto kOrder = tile::ColumnOrder::pairs;
+  static_assert(kMergingWarps * cuda::kTwoSplitsRows * 2 == kRows);
+  static_assert(kMergingWarps * cuda::kWarpStagingBytes <= sizeof smem.kv.k);
+  using Mergers = cuda::Mergers<kMergingWarps>;
   const Mergers mergers{reinterpret_cast<Mergers::Sums&>(smem.kv.k[0]), kWarpgroupWarps, kMergeBarrier};
   Gates::wait_for_gates();
+  const int warp = mergers.warp();
+  const auto has_two_splits = [&](int i) { return cuda::has_two_splits(smem.cut.unit[i], smem.cut.shares[i]); };
+  if (has_two_splits(0) || has_two_splits(1)) {
+    cuda::merge_two_splits<Element, kOrder>(params, smem.cut.unit, smem.cut.shares, warp,
+                                            smem.kv.k[0][0].bytes + warp * cuda::kWarpStagingBytes,
+                                            smem.partials_landed[warp]);
+  }
 #pragma unroll 1
   for (int i = 0; i < 2; ++i) {
-    cuda::merge_shares<Element, tile::ColumnOrder::pairs, 11>(mergers, params, smem.cut.unit[i], smem.cut.shares[i]);
+    if (has_two_splits(i)) continue;
+    cuda::merge_shares<Element, kOrder, 10>(mergers, params, smem.cut.unit[i], smem.cut.shares[i]);
   }
 }
 

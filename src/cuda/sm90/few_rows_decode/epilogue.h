@@ -8,7 +8,7 @@
 
 #include "core/partial.h"
 #include "cuda/combine/partials.h"
-#include "cuda/ptx/bulk_store.h"
+#include "cuda/ptx/bulk_copy.h"
 #include "cuda/sm90/common/rows.h"
 #include "cuda/sm90/few_rows_decode/products.h"
 #include "cuda/tile/column_order.h"
@@ -40,7 +40,7 @@ __device__ __forceinline__ void write_row_sums(const DecodeParams& params, const
   if (lane >= kGroupRows || row >= tile.num_rows) return;
   const float lse = total == 0.f ? kNegativeInfinity : (maximum + log2f(total)) * kLn2;
   if (tile.slot >= 0) {
-    params.partials.lse[first_partial_row(params, tile) + row] = lse;
+    params.partials.rows[first_partial_row(params, tile) + row].lse = lse;
   } else if (params.lse.data != nullptr) {
     static_cast<float*>(params.lse.data)[row_offset(params.lse, params.work, tile, row)] = lse_for_api(lse);
   }
@@ -73,7 +73,7 @@ __device__ __forceinline__ void write_partial(const DecodeParams& params, const 
     const int row = first_row + row_of_column(lane, c);
     if (row >= tile.num_rows) continue;
     const std::int64_t partial_row = first_partial_row(params, tile) + row;
-    if (lane < 4) params.partials.scale_of(partial_row)[warp] = power.inverse * inverse(sum[c]);
+    if (lane < 4) params.partials.rows[partial_row].scale[warp] = power.inverse * inverse(sum[c]);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {  // columns 16 w + l / 4 and + 8 of each slice
       const int i = 4 * (c / 2) + c % 2 + 2 * half;

@@ -98,7 +98,7 @@ __device__ __forceinline__ void merge_cut_units(SharedMemory<Groups>& smem, cons
 #pragma unroll 1
   for (int i = 0; i < 2; ++i) {
     cuda::merge_shares<Element, tile::ColumnOrder::transposed, 9>(mergers, params, smem.cut.unit[i],
-                                                                   smem.cut.shares[i]);
+                                                                  smem.cut.shares[i]);
   }
 }
 

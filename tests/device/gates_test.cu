@@ -1,0 +1,130 @@
+// The gates of cut units (cuda/combine/gate.h) and the atomics below them: with all thread blocks on the GPU at a time
+// and with far more than fit, with any memory to begin with, and again with the tag that came last.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "cuda/combine/gate.h"
+#include "cuda/ptx/global_atomic.h"
+#include "device/gpu.h"
+
+namespace flash_mla::test {
+namespace {
+
+using cuda::Gate;
+using cuda::Shares;
+
+// ---- atomics -------------------------------------------------------------------------------------------------------
+
+// words: a sum; a slot that one thread wins; what the winner left; a copy of the sum.
+__global__ void use_atomics(std::uint64_t* words, std::uint64_t* winners) {
+  ptx::fetch_add_acq_rel(words, (std::uint64_t{1} << 32) + 1);
+  const std::uint64_t own = blockIdx.x * blockDim.x + threadIdx.x + 1;
+  if (ptx::compare_exchange_relaxed(words + 1, 0, own) == 0) {
+    ptx::store_relaxed(words + 2, own);
+    ptx::fetch_add_acq_rel(winners, 1);
+  }
+  const std::uint64_t all = std::uint64_t{gridDim.x} * blockDim.x;
+  while ((ptx::load_acquire(words) & 0xffffffffu) != all) {
+  }
+  if (own == 1) words[3] = ptx::load_acquire(words);
+}
+
+TEST(GlobalAtomics, CountAndChoose) {
+  constexpr std::uint64_t kThreads = 32 * 64;
+  DeviceMemory words(4 * 8), winners(8);
+  words.fill(0), winners.fill(0);
+  use_atomics<<<32, 64>>>(static_cast<std::uint64_t*>(words.data()), static_cast<std::uint64_t*>(winners.data()));
+  FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
+  const auto seen = downloaded<std::uint64_t>(words);
+  EXPECT_EQ(seen[0], (kThreads << 32) + kThreads);
+  EXPECT_EQ(seen[3], seen[0]);
+  EXPECT_EQ(seen[1], seen[2]);
+  EXPECT_TRUE(seen[1] >= 1 && seen[1] <= kThreads) << seen[1];
+  EXPECT_EQ(downloaded<std::uint64_t>(winners)[0], 1u);
+}
+
+// ---- gates ---------------------------------------------------------------------------------------------------------
+
+struct Step {
+  std::uint64_t* gates;  // [units]
+  int* published;        // [units, splits]
+  int* merged;           // [units, splits] times that a share was merged
+  int* mistakes;         // shares merged before all was published
+  std::uint64_t tag;
+  int splits;
+};
+
+// Thread block b is split b mod splits of unit b / splits. The shared memory that it takes decides how many fit.
+__global__ void walk_through_gates(Step step, int longest_sleep_ns) {
+  extern __shared__ char room[];
+  if (threadIdx.x != 0) return;
+  room[0] = 0;
+  const int unit = static_cast<int>(blockIdx.x) / step.splits, split = static_cast<int>(blockIdx.x) % step.splits;
+  int* const published = step.published + unit * step.splits;
+  Gate gate(step.gates + unit);
+  gate.open(step.tag);
+  if (longest_sleep_ns > 0) __nanosleep((blockIdx.x * 2654435761u >> 8) % longest_sleep_ns);
+  published[split] = split + 1;
+  Shares shares;
+  if (!gate.publish(step.splits, split, &shares)) {
+    while (!gate.look(step.splits, split, &shares)) {
+    }
+  }
+  for (int share = shares.first; share <= shares.last; ++share) {
+    for (int i = 0; i < step.splits; ++i) {
+      if (*const_cast<volatile int*>(published + i) != i + 1) atomicAdd(step.mistakes, 1);
+    }
+    atomicAdd(step.merged + unit * step.splits + share, 1);
+  }
+  gate.finish(step.splits);
+}
+
+struct Case {
+  int units, splits, shared_memory_bytes, longest_sleep_ns;
+};
+
+void check(const Case& c, const std::vector<std::uint64_t>& before) {
+  const int n = c.units * c.splits;
+  DeviceMemory published(n * 4), merged(n * 4), mistakes(4);
+  mistakes.fill(0);
+  DeviceMemory gates = uploaded(before);
+  const Step step = {static_cast<std::uint64_t*>(gates.data()), static_cast<int*>(published.data()),
+                     static_cast<int*>(merged.data()),          static_cast<int*>(mistakes.data()),
+                     0x5a5a5a5ull << cuda::kGateTagBit,         c.splits};
+  FLASH_MLA_REQUIRE(cudaFuncSetAttribute(reinterpret_cast<const void*>(&walk_through_gates),
+                                         cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_memory_bytes));
+  for (int round = 0; round < 20; ++round) {  // the same tag, as in a graph
+    published.fill(0), merged.fill(0);
+    walk_through_gates<<<n, 32, c.shared_memory_bytes>>>(step, c.longest_sleep_ns);
+    FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
+    ASSERT_EQ(downloaded<int>(mistakes)[0], 0) << "round " << round;
+    for (const int times : downloaded<int>(merged)) ASSERT_GE(times, 1) << "round " << round;
+    for (const std::uint64_t word : downloaded<std::uint64_t>(gates)) ASSERT_EQ(word, 0u) << "round " << round;
+  }
+}
+
+std::vector<std::uint64_t> garbage(int units) {
+  std::vector<std::uint64_t> words;
+  for (int u = 0; u < units; ++u) words.push_back(u % 3 == 0 ? ~0ull : u * 0x9e3779b97f4a7c15ull);
+  return words;
+}
+
+TEST(Gates, AllThreadBlocksAtATime) {
+  for (const int sleep : {0, 20'000}) {
+    check({1, 132, 16, sleep}, garbage(1));
+    check({40, 3, 16, sleep}, garbage(40));
+    check({66, 2, 200 << 10, sleep}, garbage(66));
+  }
+}
+
+// Those that wait must leave, or the others never begin.
+TEST(Gates, MoreThreadBlocksThanFit) {
+  check({1, 700, 200 << 10, 0}, garbage(1));
+  check({5, 250, 200 << 10, 5'000}, garbage(5));
+  check({500, 2, 200 << 10, 5'000}, garbage(500));
+}
+
+}  // namespace
+}  // namespace flash_mla::test
