@@ -4,7 +4,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string>
 
+#include "device/device_count.h"
+#include "device/device_problem.h"
 #include "device/device_step.h"
 #include "reference/float_format.h"
 
@@ -141,6 +144,60 @@ TEST(Decode, LargeBatches) {
     Problem problem(spec);
     EXPECT_TRUE(runs_right(problem, 500));
   }
+}
+
+// More thread blocks than the GPU holds at a time: those that wait for partials must leave, or the others never begin.
+// Who then merges must not show.
+TEST(Decode, MoreThreadBlocksThanFit) {
+  for (const std::int32_t heads : {4, 16, 32, 128}) {
+    for (const std::int32_t parts : {200, 500}) {
+      ProblemSpec spec = small_spec();
+      spec.lengths = {20000, 9000, 70, 3000};
+      spec.num_heads_q = heads;
+      spec.num_parts = parts;
+      DeviceProblem problem(spec);
+      EXPECT_TRUE(problem.runs_right(100)) << heads << " heads, " << parts << " parts";
+      const Snapshot expected = problem.snapshot();
+      const DeviceCount count;
+      for (int i = 0; i < 50; ++i) {
+        problem.clear_results();
+        problem.decode();
+        problem.count_differing(expected, count);
+      }
+      EXPECT_EQ(count.fetch(problem.stream()), 0) << heads << " heads, " << parts << " parts";
+    }
+  }
+}
+
+TEST(Decode, RefusesMorePartsThanItCounts) {
+  PlanConfig config = Problem(small_spec()).plan_config();
+  config.device = {DeviceType::cuda, 0};
+  config.num_parts = 2047;
+  EXPECT_TRUE(plan(config).ok());
+  config.num_parts = 2048;
+  const Status status = plan(config).status();
+  EXPECT_EQ(status.code(), StatusCode::invalid_argument);
+  EXPECT_NE(std::string(status.message()).find("config.num_parts is 2048; expected 0 to 2047"), std::string::npos)
+      << status.message();
+}
+
+// Two decodes share the GPU; neither has all of its thread blocks there at a time.
+TEST(Decode, TwoStreamsAtATime) {
+  ProblemSpec spec = small_spec();
+  spec.lengths = {20000, 9000, 70, 3000};
+  DeviceProblem first(spec);
+  spec.num_heads_q = 128;
+  DeviceProblem second(spec);
+  for (DeviceProblem* problem : {&first, &second}) EXPECT_TRUE(problem->runs_right(100));
+  const Snapshot expected[2] = {first.snapshot(), second.snapshot()};
+  const DeviceCount counts[2];
+  for (int i = 0; i < 300; ++i) {
+    first.clear_results(), second.clear_results();
+    first.decode(), second.decode();
+    first.count_differing(expected[0], counts[0]), second.count_differing(expected[1], counts[1]);
+  }
+  EXPECT_EQ(counts[0].fetch(first.stream()), 0);
+  EXPECT_EQ(counts[1].fetch(second.stream()), 0);
 }
 
 // The same inputs give the same bits.

@@ -109,6 +109,8 @@ void DeviceProblem::clear_results() {
     FLASH_MLA_REQUIRE(
         cudaMemsetAsync(bases_[i], kUnwritten, static_cast<std::size_t>(layout_.buffers()[i].bytes()), stream_));
   }
+  // Partials of the run before must not pass for those of the next.
+  FLASH_MLA_REQUIRE(cudaMemsetAsync(scratch_.data, kUnwritten, static_cast<std::size_t>(scratch_.bytes), stream_));
 }
 
 void DeviceProblem::upload(const TensorView& view, const Lengths& values) {

@@ -44,7 +44,7 @@ class DeviceProblem {
   // Enqueue on stream(); throw when the library refuses.
   void schedule();
   void decode();
-  void clear_results();  // NaN everywhere
+  void clear_results();  // NaN everywhere, in scratch too
   void run() { clear_results(), schedule(), decode(); }
   // Wait before and after.
   void set_lengths(const Lengths& lengths);

@@ -23,7 +23,7 @@ __global__ void use_atomics(std::uint64_t* words, std::uint64_t* winners) {
   const std::uint64_t own = blockIdx.x * blockDim.x + threadIdx.x + 1;
   if (ptx::compare_exchange_relaxed(words + 1, 0, own) == 0) {
     ptx::store_relaxed(words + 2, own);
-    ptx::fetch_add_acq_rel(winners, 1);
+    ptx::fetch_add_relaxed(winners, 1);
   }
   const std::uint64_t all = std::uint64_t{gridDim.x} * blockDim.x;
   while ((ptx::load_acquire(words) & 0xffffffffu) != all) {
@@ -78,7 +78,8 @@ __global__ void walk_through_gates(Step step, int longest_sleep_ns) {
     }
     atomicAdd(step.merged + unit * step.splits + share, 1);
   }
-  gate.finish(step.splits);
+  gate.count();
+  gate.clear(step.splits);
 }
 
 struct Case {

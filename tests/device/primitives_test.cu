@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cuda/ptx/bulk_store.h"
+#include "cuda/ptx/bulk_copy.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/ptx/matrix.h"
 #include "cuda/ptx/mbarrier.h"
@@ -189,6 +189,10 @@ TYPED_TEST(Products, Scores16FromShared) { check_product<TypeParam, 16, ptx::Maj
 TYPED_TEST(Products, TransposedValues16FromShared) {
   check_product<TypeParam, 16, ptx::Major::k, Operand::shared, ptx::Major::mn>();
 }
+TYPED_TEST(Products, Scores32FromShared) { check_product<TypeParam, 32, ptx::Major::k, Operand::shared>(); }
+TYPED_TEST(Products, TransposedValues32FromShared) {
+  check_product<TypeParam, 32, ptx::Major::k, Operand::shared, ptx::Major::mn>();
+}
 TYPED_TEST(Products, ScoresFromShared) { check_product<TypeParam, 64, ptx::Major::k, Operand::shared>(); }
 TYPED_TEST(Products, ScoresFromRegisters) { check_product<TypeParam, 64, ptx::Major::k, Operand::registers>(); }
 TYPED_TEST(Products, Values128FromShared) { check_product<TypeParam, 128, ptx::Major::mn, Operand::shared>(); }
@@ -287,6 +291,38 @@ TEST(BulkStore, RowsThroughTheSameMemoryTwice) {
   FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
   const auto words = downloaded<std::uint32_t>(memory);
   for (std::size_t i = 0; i < words.size(); ++i) ASSERT_EQ(words[i], i);
+}
+
+// A lane a row, as the other way round; rows that this kernel wrote itself.
+__global__ void load_in_bulk(std::uint32_t* from, std::uint32_t* to) {
+  __shared__ alignas(16) std::uint32_t words[16][64];
+  __shared__ ptx::Barrier landed;
+  if (threadIdx.x == 0) {
+    landed.init(1);
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  for (std::uint32_t round = 0; round < 2; ++round) {
+    for (std::uint32_t i = threadIdx.x; i < 16 * 64; i += blockDim.x) from[i] = (round + 1) * 10000 + i;
+    __syncthreads();
+    if (threadIdx.x == 0) landed.arrive_expecting(sizeof words);
+    __syncthreads();
+    if (threadIdx.x < 16) {
+      ptx::fence_async_global();
+      ptx::bulk_load(words[threadIdx.x], from + threadIdx.x * 64, sizeof words[0], landed);
+    }
+    landed.wait(round & 1);
+    for (std::uint32_t i = threadIdx.x; i < 16 * 64; i += blockDim.x) to[round * 16 * 64 + i] = words[i / 64][i % 64];
+    __syncthreads();
+  }
+}
+
+TEST(BulkLoad, RowsThroughTheSameMemoryTwice) {
+  const DeviceMemory from(16 * 64 * 4), to(2 * 16 * 64 * 4);
+  load_in_bulk<<<1, 128>>>(static_cast<std::uint32_t*>(from.data()), static_cast<std::uint32_t*>(to.data()));
+  FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
+  const auto words = downloaded<std::uint32_t>(to);
+  for (std::size_t i = 0; i < words.size(); ++i) ASSERT_EQ(words[i], (i / 1024 + 1) * 10000 + i % 1024);
 }
 
 // Warps 0-3 hand a counter to warps 4-7 and back, alternately through named barriers and mbarriers.

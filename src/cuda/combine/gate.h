@@ -38,7 +38,7 @@ class Gate {
     if (found >> kGateTagBit != tag >> kGateTagBit) {
       ptx::compare_exchange_relaxed(word_, found, tag);  // if it fails, another one has opened it
     }
-    ptx::fetch_add_acq_rel(word_, std::uint64_t{1} << kGateCountBits);
+    ptx::fetch_add_relaxed(word_, std::uint64_t{1} << kGateCountBits);
   }
 
   // Both tell whether it is known what the part with split `split` of `n` merges; until then look() is called again.
@@ -58,8 +58,12 @@ class Gate {
     return true;
   }
 
-  __device__ void finish(int n) {
-    if (!finished_) leave(n);
+  // Step 4 in two parts, so that nobody waits for the answer from memory: count() asks, clear() looks at it.
+  __device__ void count() {
+    if (!left_) answer_ = count_done();
+  }
+  __device__ void clear(int n) {
+    if (!left_) clear_if_last(answer_, n);
   }
 
  private:
@@ -68,10 +72,16 @@ class Gate {
   static constexpr std::uint32_t kPatienceCycles = 1 << 15;  // some 18 us
 
   __device__ std::uint64_t leave(int n) {
-    finished_ = true;
-    const std::uint64_t word = ptx::fetch_add_acq_rel(word_, std::uint64_t{1} << (2 * kGateCountBits));
-    if (done(word) + 1 == n) ptx::store_relaxed(word_, 0);
+    left_ = true;
+    const std::uint64_t word = count_done();
+    clear_if_last(word, n);
     return word;
+  }
+  __device__ std::uint64_t count_done() {
+    return ptx::fetch_add_relaxed(word_, std::uint64_t{1} << (2 * kGateCountBits));
+  }
+  __device__ void clear_if_last(std::uint64_t before, int n) {
+    if (done(before) + 1 == n) ptx::store_relaxed(word_, 0);
   }
   static __device__ int count(std::uint64_t word, int bit) {
     return static_cast<int>(static_cast<std::uint32_t>(word >> bit) & ((1u << kGateCountBits) - 1));
@@ -82,7 +92,8 @@ class Gate {
 
   std::uint64_t* word_;
   std::uint32_t began_to_wait_ = 0;
-  bool finished_ = false;
+  std::uint64_t answer_ = 0;
+  bool left_ = false;
 };
 
 }  // namespace flash_mla::cuda

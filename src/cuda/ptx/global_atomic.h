@@ -19,7 +19,12 @@ __device__ __forceinline__ std::uint64_t load_acquire(const std::uint64_t* word)
   return value;
 }
 
-// Orders nothing but the word itself. Returns the old value.
+// These order nothing but the word itself. They return the old value.
+__device__ __forceinline__ std::uint64_t fetch_add_relaxed(std::uint64_t* word, std::uint64_t value) {
+  std::uint64_t old;
+  asm volatile("atom.relaxed.gpu.global.add.u64 %0, [%1], %2;" : "=l"(old) : "l"(word), "l"(value) : "memory");
+  return old;
+}
 __device__ __forceinline__ std::uint64_t compare_exchange_relaxed(std::uint64_t* word, std::uint64_t expected,
                                                                   std::uint64_t desired) {
   std::uint64_t old;

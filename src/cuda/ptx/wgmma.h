@@ -32,6 +32,8 @@ struct Wgmma;
 #define FLASH_MLA_D16(i) FLASH_MLA_D4(i), FLASH_MLA_D4(i + 4), FLASH_MLA_D4(i + 8), FLASH_MLA_D4(i + 12)
 #define FLASH_MLA_D_OPERANDS_16 FLASH_MLA_D4(0), FLASH_MLA_D4(4)
 #define FLASH_MLA_D_TEXT_16 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define FLASH_MLA_D_OPERANDS_32 FLASH_MLA_D16(0)
+#define FLASH_MLA_D_TEXT_32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 #define FLASH_MLA_D_OPERANDS_64 FLASH_MLA_D16(0), FLASH_MLA_D16(16)
 #define FLASH_MLA_D_TEXT_64                                                \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -85,6 +87,8 @@ struct Wgmma;
 
 FLASH_MLA_WGMMA(__nv_bfloat16, "bf16", 16, 8, 9, 10, 11, 12, 13, 14);
 FLASH_MLA_WGMMA(__half, "f16", 16, 8, 9, 10, 11, 12, 13, 14);
+FLASH_MLA_WGMMA(__nv_bfloat16, "bf16", 32, 16, 17, 18, 19, 20, 21, 22);
+FLASH_MLA_WGMMA(__half, "f16", 32, 16, 17, 18, 19, 20, 21, 22);
 FLASH_MLA_WGMMA(__nv_bfloat16, "bf16", 64, 32, 33, 34, 35, 36, 37, 38);
 FLASH_MLA_WGMMA(__half, "f16", 64, 32, 33, 34, 35, 36, 37, 38);
 FLASH_MLA_WGMMA(__nv_bfloat16, "bf16", 128, 64, 65, 66, 67, 68, 69, 70);
@@ -95,6 +99,8 @@ FLASH_MLA_WGMMA(__half, "f16", 256, 128, 129, 130, 131, 132, 133, 134);
 #undef FLASH_MLA_WGMMA
 #undef FLASH_MLA_D_TEXT_16
 #undef FLASH_MLA_D_OPERANDS_16
+#undef FLASH_MLA_D_TEXT_32
+#undef FLASH_MLA_D_OPERANDS_32
 #undef FLASH_MLA_D_TEXT_64
 #undef FLASH_MLA_D_OPERANDS_64
 #undef FLASH_MLA_D_TEXT_128

@@ -176,7 +176,7 @@ int run_in_own_process(std::size_t index) {
 
 // The sleeps alone do no harm.
 TEST(Faults, NoFaultNoDifference) {
-  for (const FaultyKernel kernel : {FaultyKernel::dense, FaultyKernel::few_rows, FaultyKernel::two_groups}) {
+  for (const FaultyKernel kernel : {FaultyKernel::dense, FaultyKernel::few_rows_16, FaultyKernel::few_rows_32}) {
     std::vector<std::unique_ptr<Judged>> all = judged_problems(kernel);
     EXPECT_EQ(words_that_differ(all, nullptr, 800), 0);
   }

@@ -13,7 +13,7 @@ namespace {
 
 using ptx::Operation;
 
-constexpr const char* kKernelNames[] = {"dense", "few_rows", "two_groups"};
+constexpr const char* kKernelNames[] = {"dense", "few_rows_16", "few_rows_32"};
 constexpr const char* kProductWaits = "the product waits for all warps of its warpgroup";
 constexpr const char* kOnlySpeed = "it orders two products for speed; no result depends on it";
 constexpr const char* kOnItsWay = "the copy engine begins to read some hundred cycles after the stores";
@@ -58,6 +58,12 @@ Cases common_cases(FaultyKernel kernel) {
   cases.leave_out_barriers("tile_finished", kRing + offsetof(Ring, tile_finished), sizeof(Ring::tile_finished));
   cases.leave_out_barriers("k_landed", kKv + offsetof(Pipeline, k_landed), sizeof(Pipeline::k_landed));
   cases.leave_out_barriers("k_released", kKv + offsetof(Pipeline, k_released), sizeof(Pipeline::k_released));
+  constexpr std::size_t kLanded = offsetof(SharedMemory, cut) + offsetof(sm90::CutUnits, partials_landed);
+  cases.leave_out_barriers("partials_landed", kLanded, sizeof(sm90::CutUnits::partials_landed));
+  cases.leave_out_meeting("wait_for_partials");
+  cases.leave_out_meeting("wait_for_gates");
+  cases.leave_out_meeting("meet");
+  cases.leave_out_fence("merge_rows", kNotSeen);
   return cases;
 }
 
@@ -77,9 +83,9 @@ Cases dense_cases() {
   return cases;
 }
 
-template <int Groups>
+template <int Rows>
 Cases few_rows_cases(FaultyKernel kernel) {
-  using SharedMemory = sm90::few_rows::SharedMemory<Groups>;
+  using SharedMemory = sm90::few_rows::SharedMemory<Rows>;
   constexpr std::size_t kBytes = sizeof(ptx::Barrier);
   Cases cases = common_cases<SharedMemory>(kernel);
   cases.leave_out_barriers("q_landed", offsetof(SharedMemory, q_landed), kBytes);
@@ -100,8 +106,8 @@ const std::vector<FaultCase>& fault_cases() {
   static const std::vector<FaultCase> all = [] {
     std::vector<FaultCase> cases;
     dense_cases().append_to(cases);
-    few_rows_cases<1>(FaultyKernel::few_rows).append_to(cases);
-    few_rows_cases<2>(FaultyKernel::two_groups).append_to(cases);
+    few_rows_cases<16>(FaultyKernel::few_rows_16).append_to(cases);
+    few_rows_cases<32>(FaultyKernel::few_rows_32).append_to(cases);
     return cases;
   }();
   return all;

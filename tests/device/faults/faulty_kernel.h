@@ -7,7 +7,7 @@
 
 namespace flash_mla::test {
 
-enum class FaultyKernel { dense, few_rows, two_groups };
+enum class FaultyKernel { dense, few_rows_16, few_rows_32 };
 
 // One operation that can be left out.
 struct FaultCase {

@@ -1,37 +1,53 @@
 // Step 8 of docs/algorithm.md [gatekeeper]: one warp of each thread block finds the units that its part has cut, says
 // when its partials of them are written, and learns which shares of the merge the thread block has.
 //
-//   gatekeeper  waits for kPartialsWritten; announces kGatesAnswered
+//   gatekeeper  waits for kPartialsWritten; then meets those who merge at kGatesAnswered
 #pragma once
 
 #include "cuda/combine/cut_unit.h"
 #include "cuda/combine/gate.h"
+#include "cuda/ptx/mbarrier.h"
 #include "cuda/ptx/warpgroup.h"
 #include "cuda/sm90/common/params.h"
 
 namespace flash_mla::sm90 {
 
+inline constexpr int kMergingWarps = 8;
+
 // From the gatekeeper to those who merge. [0]: the unit that the part found begun; [1]: the one it left unfinished.
 struct CutUnits {
   cuda::CutUnit unit[2];
   cuda::Shares shares[2];
+  ptx::Barrier partials_landed[kMergingWarps];  // copy engine -> a merging warp
 };
 
-// Two named barriers. WritingWarps write partials, MergingWarps merge; the gatekeeper is one more at either.
-template <int Written, int WritingWarps, int Answered, int MergingWarps>
+inline __device__ void init_cut_units(CutUnits& cut, int lane) {
+  if (lane < kMergingWarps) cut.partials_landed[lane].init(1);
+}
+
+// Two named barriers, at which so many warps meet: those who write partials and the gatekeeper, who alone waits; those
+// who merge and the gatekeeper.
+template <int Written, int WrittenWarps, int Answered, int AnsweredWarps>
 struct GateBarriers {
-  // By who writes partials, after its last one.
-  static __device__ __forceinline__ void announce_partials() { ptx::arrive_threads(Written, (WritingWarps + 1) * 32); }
-  // By the gatekeeper.
-  static __device__ __forceinline__ void wait_for_partials() { ptx::sync_threads(Written, (WritingWarps + 1) * 32); }
-  static __device__ __forceinline__ void announce_answers() { ptx::arrive_threads(Answered, (MergingWarps + 1) * 32); }
-  // By who merges.
-  static __device__ __forceinline__ void wait_for_gates() { ptx::sync_threads(Answered, (MergingWarps + 1) * 32); }
+  static __device__ __forceinline__ void announce_partials() { ptx::arrive_threads(Written, WrittenWarps * 32); }
+  static __device__ __forceinline__ void wait_for_partials() { ptx::sync_threads(Written, WrittenWarps * 32); }
+  static __device__ __forceinline__ void wait_for_gates() { ptx::sync_threads(Answered, AnsweredWarps * 32); }
+};
+
+// A lane's gate, if it has one, after its last look at it.
+struct KeptGate {
+  cuda::Gate gate{nullptr};
+  int num_splits = 0;
+
+  __device__ void clear() {
+    if (num_splits > 0) gate.clear(num_splits);
+  }
 };
 
 // Lane 0 keeps the gate of one unit, lane 1 that of the other. The kernel before must have finished.
 template <class Barriers>
-__device__ __forceinline__ void run_gatekeeper(CutUnits& cut, const DecodeParams& params, int rows_per_thread_block) {
+__device__ __forceinline__ KeptGate run_gatekeeper(CutUnits& cut, const DecodeParams& params,
+                                                   int rows_per_thread_block) {
   const int lane = threadIdx.x % 32, part = blockIdx.x / params.cohort, member = blockIdx.x % params.cohort;
   cuda::CutUnit unit;
   if (lane < 2) {
@@ -48,9 +64,8 @@ __device__ __forceinline__ void run_gatekeeper(CutUnits& cut, const DecodeParams
   bool known = is_cut ? gate.publish(unit.num_splits, unit.split, &shares) : true;
   while (!known) known = gate.look(unit.num_splits, unit.split, &shares);
   if (lane < 2) cut.shares[lane] = shares;
-  __syncwarp();
-  Barriers::announce_answers();
-  if (is_cut) gate.finish(unit.num_splits);
+  if (is_cut) gate.count();
+  return {gate, is_cut ? unit.num_splits : 0};
 }
 
 }  // namespace flash_mla::sm90

@@ -41,6 +41,14 @@ __device__ __forceinline__ void load_slice(KvPipeline<Stages>& kv, const TensorM
                 {rope ? 0 : slice * tile::kSliceColumns, row, kv_head, page}, kv.k_landed[stage][slice], priority);
 }
 
+// The second block is asked for as the first one arrives. All multiprocessors begin at the same time: if each asked for
+// all that it has room for, the first blocks would come as late as the second ones, and then nothing would be under
+// way.
+template <int Stages>
+__device__ __forceinline__ void wait_for_first_block(KvPipeline<Stages>& kv, int slice, std::uint32_t block) {
+  if (block == 1) kv.k_landed[0][slice].wait(0);
+}
+
 // Blocks of one box: a single thread does all. SliceOrder::at(i) is the i-th slice that is loaded (and released).
 // Unrolled, for every slice is waited for; but code that runs once arrives from memory as late as data (about 200
 // cycles for a slice's instructions), so the blocks that fill the empty stages are loaded by a loop.
@@ -52,6 +60,7 @@ __device__ __forceinline__ void load_whole_block(KvPipeline<Stages>& kv, const T
   for (int position = 0; position < kSlices; ++position) {
     const int slice = SliceOrder::at(position);
     if (Unrolled) kv.k_released[stage][slice].wait(((block / Stages) & 1) ^ 1);
+    if (!Unrolled) wait_for_first_block(kv, slice, block);
     kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
     load_slice(kv, maps, stage, slice, 0, row, kv_head, page, priority);
   }
@@ -87,6 +96,7 @@ __device__ __forceinline__ void load_pieced_blocks(KvPipeline<Stages>& kv, const
     for (int position = 0; position < kSlices; ++position) {
       const int slice = SliceOrder::at(position);
       kv.k_released[stage][slice].wait(((blocks / Stages) & 1) ^ 1);
+      wait_for_first_block(kv, slice, blocks);
       if (lane == 0) kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
       __syncwarp();
       if (first_row < kBlockTokens) load_slice(kv, maps, stage, slice, first_row, 0, kv_head, page, priority);

@@ -104,10 +104,10 @@ std::uint64_t next_launch_tag() noexcept {
 }  // namespace
 
 DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept {
-#define FLASH_MLA_VARIANT(name, type, element)                                                          \
-  if (dtype == DType::type) {                                                                           \
-    if (rows > tile::kMaxTransposedRows) return dense_decode_##name();                                  \
-    return 2 * rows > tile::kMaxTransposedRows ? two_groups_decode_##name() : few_rows_decode_##name(); \
+#define FLASH_MLA_VARIANT(name, type, element)                                    \
+  if (dtype == DType::type) {                                                     \
+    if (rows > tile::kMaxTransposedRows) return dense_decode_##name();            \
+    return rows > 16 ? few_rows_32_decode_##name() : few_rows_16_decode_##name(); \
   }
 #include "cuda/variants.def"
 #undef FLASH_MLA_VARIANT

@@ -22,8 +22,8 @@ struct DecodeKernel {
 
 #define FLASH_MLA_VARIANT(name, dtype, element) \
   DecodeKernel dense_decode_##name();           \
-  DecodeKernel few_rows_decode_##name();        \
-  DecodeKernel two_groups_decode_##name();
+  DecodeKernel few_rows_16_decode_##name();     \
+  DecodeKernel few_rows_32_decode_##name();
 #include "cuda/variants.def"
 #undef FLASH_MLA_VARIANT
 

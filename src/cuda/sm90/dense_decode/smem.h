@@ -18,7 +18,6 @@ struct SharedMemory {
   std::uint32_t rescale_wanted[kWarpgroupWarps];  // by any of the warp's 16 rows
   TileRing ring;
   CutUnits cut;
-  ptx::Barrier partials_landed[kMergingWarps];  // copy engine -> a merging warp
 
   ptx::Barrier q_landed;     // copy engine -> scores
   ptx::Barrier q_released;   // scores -> query loader
@@ -34,7 +33,7 @@ inline void __device__ init_barriers(SharedMemory& smem, int lane) {
   constexpr int kReaders = 3 * kWarpgroupWarps + 2;  // scores, left, right, loaders
   init_ring(smem.ring, lane, kReaders);
   init_pipeline(smem.kv, lane, kWarpgroupWarps);
-  if (lane < kMergingWarps) smem.partials_landed[lane].init(1);
+  init_cut_units(smem.cut, lane);
   if (lane > 0) return;
   smem.q_landed.init(1);
   smem.q_released.init(kWarpgroupWarps);

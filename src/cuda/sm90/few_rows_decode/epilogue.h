@@ -23,21 +23,20 @@ __device__ __forceinline__ std::int64_t first_partial_row(const DecodeParams& pa
   return static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit;
 }
 
-// What belongs to a row beside its elements. The first warp of the group writes it, a row a lane; `sum` is of all
-// tokens, `first_row` the group's in the tile.
-__device__ __forceinline__ void write_row_sums(const DecodeParams& params, const TileRecord& tile, int first_row,
-                                               const RowState& rows, const float (&sum)[kThreadColumns]) {
-  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+// What belongs to a row beside its elements. The group's first warp writes it, a row a lane; `sum` is of all tokens.
+template <int Rows>
+__device__ __forceinline__ void write_row_sums(const DecodeParams& params, const TileRecord& tile,
+                                               const RowState<Rows>& rows, const float (&sum)[kThreadColumns<Rows>]) {
+  const int warp = threadIdx.x / 32, row = threadIdx.x % 32;
   if (warp != 0) return;
   float maximum = 0.f, total = 0.f;
 #pragma unroll
-  for (int c = 0; c < kThreadColumns; ++c) {  // from the lane that has the row in its column c
-    const float m = __shfl_sync(kAllLanes, rows.maximum[c], lane % 8 / 2);
-    const float t = __shfl_sync(kAllLanes, sum[c], lane % 8 / 2);
-    if (c == 2 * (lane / 8) + lane % 2) maximum = m, total = t;
+  for (int c = 0; c < kThreadColumns<Rows>; ++c) {  // from the lane that has the row in its column c
+    const float m = __shfl_sync(kAllLanes, rows.maximum[c], row % 8 / 2);
+    const float t = __shfl_sync(kAllLanes, sum[c], row % 8 / 2);
+    if (c == 2 * (row / 8) + row % 2) maximum = m, total = t;
   }
-  const int row = first_row + lane;
-  if (lane >= kGroupRows || row >= tile.num_rows) return;
+  if (row >= Rows || row >= tile.num_rows) return;
   const float lse = total == 0.f ? kNegativeInfinity : (maximum + log2f(total)) * kLn2;
   if (tile.slot >= 0) {
     params.partials.rows[first_partial_row(params, tile) + row].lse = lse;
@@ -47,7 +46,8 @@ __device__ __forceinline__ void write_row_sums(const DecodeParams& params, const
 }
 
 // The largest finite |o| among a row's columns that the warp has.
-__device__ __forceinline__ float largest_of_row(const Accumulators& acc, int column) {
+template <int Rows>
+__device__ __forceinline__ float largest_of_row(const Accumulators<Rows>& acc, int column) {
   const int first = 4 * (column / 2) + column % 2;  // the row's accumulators: this and + 2, of each slice
   float largest = 0.f;
   const auto raise = [&](auto finite) {
@@ -64,13 +64,14 @@ __device__ __forceinline__ float largest_of_row(const Accumulators& acc, int col
   return largest;
 }
 
-__device__ __forceinline__ void write_partial(const DecodeParams& params, const TileRecord& tile, int first_row,
-                                              const Accumulators& acc, const float (&sum)[kThreadColumns]) {
-  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+template <int Rows>
+__device__ __forceinline__ void write_partial(const DecodeParams& params, const TileRecord& tile,
+                                              const Accumulators<Rows>& acc, const float (&sum)[kThreadColumns<Rows>]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
-  for (int c = 0; c < kThreadColumns; ++c) {
+  for (int c = 0; c < kThreadColumns<Rows>; ++c) {
     const cuda::PowerOfTwo power = cuda::scale_to_f16(largest_of_row(acc, c));
-    const int row = first_row + row_of_column(lane, c);
+    const int row = row_of_column(lane, c);
     if (row >= tile.num_rows) continue;
     const std::int64_t partial_row = first_partial_row(params, tile) + row;
     if (lane < 4) params.partials.rows[partial_row].scale[warp] = power.inverse * inverse(sum[c]);
@@ -90,34 +91,36 @@ __device__ __forceinline__ void write_partial(const DecodeParams& params, const 
 }
 
 // The copy engine takes the rows from shared memory, while the group goes on.
-template <class Element>
-__device__ __forceinline__ void write_results(GroupMemory& group, const DecodeParams& params, const TileRecord& tile,
-                                              int first_row, int barrier, const Accumulators& acc,
-                                              const float (&sum)[kThreadColumns]) {
-  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
-  float factor[kThreadColumns];
+template <class Element, int Rows>
+__device__ __forceinline__ void write_results(SharedMemory<Rows>& smem, const DecodeParams& params,
+                                              const TileRecord& tile, const Accumulators<Rows>& acc,
+                                              const float (&sum)[kThreadColumns<Rows>]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  float factor[kThreadColumns<Rows>];
 #pragma unroll
-  for (int c = 0; c < kThreadColumns; ++c) factor[c] = inverse(sum[c]);
+  for (int c = 0; c < kThreadColumns<Rows>; ++c) factor[c] = inverse(sum[c]);
   if (warp == 0) ptx::wait_for_bulk_reads();  // of the last results
-  ptx::sync_threads(barrier, kWarpgroupThreads);
+  ptx::sync_threads(kGroupBarrier, kWarpgroupThreads);
   unsigned char* const to =
-      group.results + (lane / 16 * 8 + lane % 8) * kResultPitchBytes + (2 * warp + lane / 8 % 2) * tile::kChunkBytes;
+      smem.results + (lane / 16 * 8 + lane % 8) * kResultPitchBytes + (2 * warp + lane / 8 % 2) * tile::kChunkBytes;
 #pragma unroll
-  for (int slice = 0; slice < kLatentSlices; ++slice) {
-    std::uint32_t pairs[4];
+  for (int first_row = 0; first_row < Rows; first_row += 16) {
 #pragma unroll
-    for (int i = 0; i < kOutputRegisters; i += 2) {
-      const int c = column_of(i);
-      pairs[i / 2] = pack<Element>(acc.o[slice][i] * factor[c], acc.o[slice][i + 1] * factor[c + 1]);
+    for (int slice = 0; slice < kLatentSlices; ++slice) {
+      std::uint32_t pairs[4];
+#pragma unroll
+      for (int pair = 0; pair < 4; ++pair) {
+        const int i = first_row / 2 + 2 * pair, c = column_of(i);
+        pairs[pair] = pack<Element>(acc.o[slice][i] * factor[c], acc.o[slice][i + 1] * factor[c + 1]);
+      }
+      ptx::store_matrix_x4_transposed(to + first_row * kResultPitchBytes + slice * tile::kRowBytes, pairs);
     }
-    ptx::store_matrix_x4_transposed(to + slice * tile::kRowBytes, pairs);
   }
   ptx::fence_async_shared();
-  ptx::sync_threads(barrier, kWarpgroupThreads);
-  const int row = first_row + lane;
-  if (warp != 0 || lane >= kGroupRows || row >= tile.num_rows) return;
-  ptx::bulk_store(static_cast<Element*>(params.out.data) + row_offset(params.out, params.work, tile, row),
-                  group.results + lane * kResultPitchBytes, kResultRowBytes);
+  ptx::sync_threads(kGroupBarrier, kWarpgroupThreads);
+  if (warp != 0 || lane >= Rows || lane >= tile.num_rows) return;
+  ptx::bulk_store(static_cast<Element*>(params.out.data) + row_offset(params.out, params.work, tile, lane),
+                  smem.results + lane * kResultPitchBytes, kResultRowBytes);
 }
 
 }  // namespace flash_mla::sm90::few_rows

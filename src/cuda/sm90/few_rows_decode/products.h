@@ -11,16 +11,17 @@ namespace flash_mla::sm90::few_rows {
 
 inline constexpr int kSliceSteps = tile::kSliceColumns / tile::kStepK;
 inline constexpr int kBlockSteps = kBlockTokens / tile::kStepK;
-inline constexpr int kOutputRegisters = kGroupRows / 2;  // of one slice
 
-// O^T of a thread: per slice of values, columns 16 w + l / 4 and + 8 of its four rows.
+// O^T of a thread: per slice of values, columns 16 w + l / 4 and + 8 of its rows.
+template <int Rows>
 struct Accumulators {
-  float o[kLatentSlices][kOutputRegisters];
+  float o[kLatentSlices][kTileRegisters<Rows>];
 };
 
-__device__ __forceinline__ void clear(RowState& rows, Accumulators& acc) {
+template <int Rows>
+__device__ __forceinline__ void clear(RowState<Rows>& rows, Accumulators<Rows>& acc) {
 #pragma unroll
-  for (int c = 0; c < kThreadColumns; ++c) rows.maximum[c] = kNegativeInfinity, rows.sum[c] = 0.f;
+  for (int c = 0; c < kThreadColumns<Rows>; ++c) rows.maximum[c] = kNegativeInfinity, rows.sum[c] = 0.f;
 #pragma unroll
   for (auto& slice : acc.o) {
 #pragma unroll
@@ -29,13 +30,13 @@ __device__ __forceinline__ void clear(RowState& rows, Accumulators& acc) {
 }
 
 // S^T of one block, complete on return.
-template <class Element, int Groups>
-__device__ __forceinline__ void multiply_scores(SharedMemory<Groups>& smem, int first_row, int stage,
-                                                std::uint32_t parity, float (&s)[kScoreRegisters]) {
-  using Mma = ptx::Wgmma<Element, kGroupRows, ptx::Major::k>;
+template <class Element, int Rows>
+__device__ __forceinline__ void multiply_scores(SharedMemory<Rows>& smem, int stage, std::uint32_t parity,
+                                                float (&s)[kTileRegisters<Rows>]) {
+  using Mma = ptx::Wgmma<Element, Rows, ptx::Major::k>;
   const std::uint64_t k = tile::k_major(ptx::shared_address(smem.kv.k[stage]));
-  const std::uint64_t q = tile::k_major(ptx::shared_address(smem.q[0]) + first_row * tile::kRowBytes);
-  float odd[kScoreRegisters];  // a second sum: products so small would wait for one another
+  const std::uint64_t q = tile::k_major(ptx::shared_address(smem.q[0]));
+  float odd[kTileRegisters<Rows>];  // a second sum: products so small would wait for one another
 #pragma unroll
   for (int position = 0; position < kSlices; ++position) {
     const int slice = SliceOrder::at(position);
@@ -45,16 +46,17 @@ __device__ __forceinline__ void multiply_scores(SharedMemory<Groups>& smem, int 
     for (int step = 0; step < kSliceSteps; ++step) {
       const int offset = tile::k_major_step_bytes(step);
       Mma::mma(step % 2 == 0 ? s : odd, tile::advance(k, slice * kSliceBytes + offset),
-               tile::advance(q, slice * Groups * kGroupSliceBytes + offset), position > 0 || step > 1);
+               tile::advance(q, slice * kQuerySliceBytes<Rows> + offset), position > 0 || step > 1);
     }
   }
   ptx::warpgroup_commit();
   ptx::warpgroup_wait<0>();
 #pragma unroll
-  for (int i = 0; i < kScoreRegisters; ++i) s[i] += odd[i];
+  for (int i = 0; i < kTileRegisters<Rows>; ++i) s[i] += odd[i];
 }
 
-__device__ __forceinline__ void rescale(Accumulators& acc, const float (&factor)[kThreadColumns]) {
+template <int Rows>
+__device__ __forceinline__ void rescale(Accumulators<Rows>& acc, const float (&factor)[kThreadColumns<Rows>]) {
   bool needed = false;
 #pragma unroll
   for (const float f : factor) needed |= f != 1.f;
@@ -62,17 +64,16 @@ __device__ __forceinline__ void rescale(Accumulators& acc, const float (&factor)
 #pragma unroll
   for (auto& slice : acc.o) {
 #pragma unroll
-    for (int i = 0; i < kOutputRegisters; ++i) slice[i] *= factor[column_of(i)];
+    for (int i = 0; i < kTileRegisters<Rows>; ++i) slice[i] *= factor[column_of(i)];
   }
 }
 
 // Issues O^T += V^T P^T of a block; two slices a group of products.
-template <class Element, int Groups>
-__device__ __forceinline__ void issue_values(SharedMemory<Groups>& smem, const GroupMemory& group, int stage,
-                                             Accumulators& acc) {
-  using Mma = ptx::Wgmma<Element, kGroupRows, ptx::Major::k, ptx::Major::mn>;
+template <class Element, int Rows>
+__device__ __forceinline__ void issue_values(SharedMemory<Rows>& smem, int stage, Accumulators<Rows>& acc) {
+  using Mma = ptx::Wgmma<Element, Rows, ptx::Major::k, ptx::Major::mn>;
   const std::uint64_t v = tile::mn_major(ptx::shared_address(smem.kv.k[stage]), kSliceBytes);
-  const std::uint64_t p = tile::k_major(ptx::shared_address(group.p));
+  const std::uint64_t p = tile::k_major(ptx::shared_address(smem.p));
   ptx::warpgroup_fence();
 #pragma unroll
   for (int pair = 0; pair < kLatentSlices / 2; ++pair) {
@@ -89,8 +90,8 @@ __device__ __forceinline__ void issue_values(SharedMemory<Groups>& smem, const G
 }
 
 // Waits for them, and releases the slices two by two.
-template <int Groups>
-__device__ __forceinline__ void finish_values(SharedMemory<Groups>& smem, int stage) {
+template <int Rows>
+__device__ __forceinline__ void finish_values(SharedMemory<Rows>& smem, int stage) {
   static_assert(kLatentSlices == 8);
   const int lane = threadIdx.x % 32;
   const auto release = [&](int pair) {
