@@ -80,8 +80,8 @@ class CudaBackend final : public Backend {
 
   // Costs in tenths of microseconds, fitted to times of whole steps. A block: one multiprocessor's share of the
   // memory's bandwidth, or where thread blocks share what they read, its tensor cores' time. A tile's own part: Q's
-  // way, the pipeline's first blocks, the write of the result. A partial: its rows' way to memory. A merge: a second
-  // kernel.
+  // way, the pipeline's first blocks, the write of the result. A partial: its rows' way to memory. A merge: the wait
+  // for other parts.
   Result<PlanTuning> tune(const PlanConfig& config) const noexcept override {
     FLASH_MLA_TRY(Devices::get().require(config.device.index));
     int multiprocessors = 0;

@@ -12,6 +12,8 @@
 namespace flash_mla::test {
 namespace {
 
+constexpr std::uint64_t kTag = 0x5a5a5a5ull << cuda::kGateTagBit;
+
 using cuda::Gate;
 using cuda::Shares;
 
@@ -64,7 +66,7 @@ __global__ void walk_through_gates(Step step, int longest_sleep_ns) {
   const int unit = static_cast<int>(blockIdx.x) / step.splits, split = static_cast<int>(blockIdx.x) % step.splits;
   int* const published = step.published + unit * step.splits;
   Gate gate(step.gates + unit);
-  gate.open(step.tag);
+  gate.open(step.tag, step.splits);
   if (longest_sleep_ns > 0) __nanosleep((blockIdx.x * 2654435761u >> 8) % longest_sleep_ns);
   published[split] = split + 1;
   Shares shares;
@@ -91,9 +93,12 @@ void check(const Case& c, const std::vector<std::uint64_t>& before) {
   DeviceMemory published(n * 4), merged(n * 4), mistakes(4);
   mistakes.fill(0);
   DeviceMemory gates = uploaded(before);
-  const Step step = {static_cast<std::uint64_t*>(gates.data()), static_cast<int*>(published.data()),
-                     static_cast<int*>(merged.data()),          static_cast<int*>(mistakes.data()),
-                     0x5a5a5a5ull << cuda::kGateTagBit,         c.splits};
+  const Step step = {static_cast<std::uint64_t*>(gates.data()),
+                     static_cast<int*>(published.data()),
+                     static_cast<int*>(merged.data()),
+                     static_cast<int*>(mistakes.data()),
+                     kTag,
+                     c.splits};
   FLASH_MLA_REQUIRE(cudaFuncSetAttribute(reinterpret_cast<const void*>(&walk_through_gates),
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_memory_bytes));
   for (int round = 0; round < 20; ++round) {  // the same tag, as in a graph
@@ -106,9 +111,14 @@ void check(const Case& c, const std::vector<std::uint64_t>& before) {
   }
 }
 
+// All bits, the launch's tag with counts that cannot be, anything.
 std::vector<std::uint64_t> garbage(int units) {
   std::vector<std::uint64_t> words;
-  for (int u = 0; u < units; ++u) words.push_back(u % 3 == 0 ? ~0ull : u * 0x9e3779b97f4a7c15ull);
+  for (std::uint64_t u = 0; u < static_cast<std::uint64_t>(units); ++u) {
+    const std::uint64_t any = (u + 1) * 0x9e3779b97f4a7c15ull;
+    const std::uint64_t counts = any >> (64 - cuda::kGateTagBit) | 1;  // published, but by far more than have started
+    words.push_back(u % 3 == 0 ? ~0ull : u % 3 == 1 ? kTag | (counts & ~(0x7ffull << cuda::kGateCountBits)) : any);
+  }
   return words;
 }
 

@@ -5,9 +5,9 @@
 //
 //   tag of the launch | done | started | published
 //
-//   1. open       at its beginning, a thread block makes sure that the word has the launch's tag: whatever else is
-//   there
-//                 becomes (tag, 0, 0, 0). The first one does it, for all. Then it counts itself as started.
+//   1. open       at its beginning, a thread block makes sure that the word is of this launch: a word with
+//                 another tag, or with counts that cannot be, becomes (tag, 0, 0, 0). The first one does it, for all.
+//                 Then it counts itself as started.
 //   2. publish    one more partial is written. Whoever publishes last never waits.
 //   3. wait       the others wait until all are published. Where not all thread blocks fit the GPU, some can only begin
 //                 once others have ended: as long as not all have started, a thread block waits no longer than
@@ -33,9 +33,11 @@ class Gate {
  public:
   __device__ explicit Gate(std::uint64_t* word) : word_(word) {}
 
-  __device__ void open(std::uint64_t tag) {
+  // `n`: splits of the unit.
+  __device__ void open(std::uint64_t tag, int n) {
     const std::uint64_t found = ptx::load_acquire(word_);
-    if (found >> kGateTagBit != tag >> kGateTagBit) {
+    const bool possible = started(found) < n && published(found) <= started(found) && done(found) <= published(found);
+    if (found >> kGateTagBit != tag >> kGateTagBit || !possible) {
       ptx::compare_exchange_relaxed(word_, found, tag);  // if it fails, another one has opened it
     }
     ptx::fetch_add_relaxed(word_, std::uint64_t{1} << kGateCountBits);
@@ -60,7 +62,7 @@ class Gate {
 
   // Step 4 in two parts, so that nobody waits for the answer from memory: count() asks, clear() looks at it.
   __device__ void count() {
-    if (!left_) answer_ = count_done();
+    if (!left_) answer_ = ptx::fetch_add_relaxed(word_, kOneDone);
   }
   __device__ void clear(int n) {
     if (!left_) clear_if_last(answer_, n);
@@ -69,16 +71,14 @@ class Gate {
  private:
   static __device__ std::uint32_t now() { return static_cast<std::uint32_t>(clock()); }
 
+  static constexpr std::uint64_t kOneDone = std::uint64_t{1} << (2 * kGateCountBits);
   static constexpr std::uint32_t kPatienceCycles = 1 << 15;  // some 18 us
 
   __device__ std::uint64_t leave(int n) {
-    left_ = true;
-    const std::uint64_t word = count_done();
+    left_ = true;  // it may turn out that all have published: then their partials are read
+    const std::uint64_t word = ptx::fetch_add_acq_rel(word_, kOneDone);
     clear_if_last(word, n);
     return word;
-  }
-  __device__ std::uint64_t count_done() {
-    return ptx::fetch_add_relaxed(word_, std::uint64_t{1} << (2 * kGateCountBits));
   }
   __device__ void clear_if_last(std::uint64_t before, int n) {
     if (done(before) + 1 == n) ptx::store_relaxed(word_, 0);

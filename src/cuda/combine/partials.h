@@ -5,9 +5,9 @@
 //
 // A part has at most two partials (of the unit it finds begun and of the unit it leaves unfinished). `lse` is the
 // natural logarithm, -inf for an empty partial. A row's partial result is scale * value, with a scale for each 128
-// columns: a power of two, chosen so that the largest value stands at 2^13 (half of what f16 holds; 11 bits each down
-// to 2^-27 of it), over the sum of the weights. Rounding adds at most 2^-12 of a value, an eighth of what rounding the
-// result to bf16 does, and halves what is written and read.
+// columns: a power of two, chosen so that the largest value stands between 2^13 and 2^14 (f16 holds 2^16; values have
+// 11 bits down to 2^-27 of the largest), over the sum of the weights. Rounding adds at most 2^-11 of a value, an eighth
+// of what rounding the result to bf16 does, and halves what is written and read.
 #pragma once
 
 #include <cstdint>

@@ -4,8 +4,7 @@
 //   pairs        accumulators of O: a thread has the pair 2 t, 2 t + 1 of each 8 columns (tile/accumulator.h), so the
 //                four pairs of 32 columns lie together:
 //                position of column 32 g + 8 j + 2 t + e = 32 g + 8 t + 2 j + e
-//   transposed   accumulators of O^T: a thread has the same column of each of the 8 slices of 64, so these lie
-//   together:
+//   transposed   accumulators of O^T: a thread has the same column of each of the 8 slices of 64, together:
 //                position of column 64 slice + column_in_slice = 8 column_in_slice + slice
 #pragma once
 

@@ -57,7 +57,7 @@ __device__ __forceinline__ KeptGate run_gatekeeper(CutUnits& cut, const DecodePa
   }
   const bool is_cut = unit.num_rows > 0;
   cuda::Gate gate(params.partials.gates + unit.first_part * std::int64_t{params.cohort} + member);
-  if (is_cut) gate.open(params.launch_tag);
+  if (is_cut) gate.open(params.launch_tag, unit.num_splits);
   __syncwarp();
   Barriers::wait_for_partials();
   cuda::Shares shares;

@@ -90,7 +90,7 @@ Status encode_query_maps(const DecodeProblem& problem, std::int32_t box_rows, Te
   return encode_rows("q_rope", problem, problem.q_rope, rope, kRopeDim, &maps->q_rope);
 }
 
-// A tag that no launch before had, and that memory nobody wrote does not have by accident.
+// A tag that differs from launch to launch: what other launches left is known by it.
 std::uint64_t next_launch_tag() noexcept {
   static const auto seed = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
   static std::atomic<std::uint64_t> launches = 0;

@@ -32,7 +32,7 @@ struct DecodeKernel {
 
 // Enqueues the decode of all parts on the current device: num_parts * rows_per_unit / rows_per_thread_block thread
 // blocks. Whole units are written to problem.out and problem.lse, split ones as partials to scratch
-// (schedule/layout.h).
+// (combine/partials.h).
 [[nodiscard]] Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
                                    const void* schedule_memory, void* scratch, cudaStream_t stream) noexcept;
 

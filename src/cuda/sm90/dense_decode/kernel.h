@@ -5,8 +5,10 @@
 //     scores   S = Q K^T, P = exp2(S - reference), row sums, lse
 //     left     O[:, 0:256]   = P V[:, 0:256]   / sum
 //     right    O[:, 256:512] = P V[:, 256:512] / sum
+//   merge of the units that the part has cut, by left and right
 //
-// The loaders' warpgroup also has the dealer, which walks over the tiles.
+// The loaders' warpgroup also has the dealer, which walks over the tiles, and the gatekeeper, who knows when cut units
+// are complete.
 #pragma once
 
 #include "cuda/combine/merge_cut_units.h"
