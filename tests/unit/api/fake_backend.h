@@ -13,7 +13,8 @@ class FakeBackend final : public Backend {
  public:
   explicit FakeBackend(DeviceType type) : type_(type) {}
 
-  PlanTuning tuning = {.num_parts = 3, .rows_per_unit = 64, .cost_fixed = 4, .cost_block = 1, .cost_merge = 2};
+  PlanTuning tuning = {
+      .num_parts = 3, .rows_per_unit = 64, .cost_fixed = 4, .cost_block = 1, .cost_merge = 2, .scratch_bytes = 1 << 20};
   bool available = true;
   mutable int calls = 0;  // schedule and decode
   mutable DecodeProblem last_problem;
