@@ -120,9 +120,10 @@ class CudaBackend final : public Backend {
   Status decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch,
                 Stream stream) const noexcept override {
     if (problem.batch.total_q == 0) return {};
-    const DeviceGuard guard(plan.config().device.index);
+    const int device = plan.config().device.index;
+    const DeviceGuard guard(device);
     FLASH_MLA_TRY(guard.status());
-    return sm90::launch_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch,
+    return sm90::launch_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch, device,
                                handle(stream));
   }
 

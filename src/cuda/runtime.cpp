@@ -11,9 +11,8 @@ Status check(cudaError_t error, const char* call) noexcept {
   return make_error(code, "%s failed: %s (%s)", call, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-Status set_attribute_once(const void* kernel, cudaFuncAttribute attribute, int value, DeviceBits& done) noexcept {
-  int device = 0;
-  FLASH_MLA_CUDA_TRY(cudaGetDevice, &device);
+Status set_attribute_once(const void* kernel, cudaFuncAttribute attribute, int value, int device,
+                          DeviceBits& done) noexcept {
   const std::uint64_t bit = device < 64 ? std::uint64_t{1} << device : 0;
   if (done.load(std::memory_order_relaxed) & bit) return {};
   FLASH_MLA_CUDA_TRY(cudaFuncSetAttribute, kernel, attribute, value);

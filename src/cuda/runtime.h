@@ -30,8 +30,8 @@ class DeviceGuard {
 // Devices on which something has been done once, a bit each.
 using DeviceBits = std::atomic<std::uint64_t>;
 
-// Sets a kernel's attribute on the current device unless `done` says that it has been.
-[[nodiscard]] Status set_attribute_once(const void* kernel, cudaFuncAttribute attribute, int value,
+// Sets a kernel's attribute on the current device, `device`, unless `done` says that it has been.
+[[nodiscard]] Status set_attribute_once(const void* kernel, cudaFuncAttribute attribute, int value, int device,
                                         DeviceBits& done) noexcept;
 
 // Evaluates a runtime call; returns from the caller with a Status that names the call when it fails.

@@ -115,7 +115,7 @@ DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept {
 }
 
 Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
-                     const void* schedule_memory, void* scratch, cudaStream_t stream) noexcept {
+                     const void* schedule_memory, void* scratch, int device, cudaStream_t stream) noexcept {
   const DecodeKernel kernel = find_kernel(problem.dtype, rows_per_unit);
   if (kernel.function == nullptr) {
     return make_error(StatusCode::unsupported, "there is no CUDA kernel for dtype %s", to_string(problem.dtype));
@@ -143,7 +143,7 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   params.scale_log2 = problem.softmax_scale * kLog2e;
 
   FLASH_MLA_TRY(cuda::set_attribute_once(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         kernel.shared_memory_bytes, *kernel.prepared_devices));
+                                         kernel.shared_memory_bytes, device, *kernel.prepared_devices));
   void* arguments[] = {&maps, &params};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(num_parts * params.cohort));
