@@ -26,8 +26,8 @@ struct PlanConfig {
   std::int32_t num_heads_kv = 1;
   std::int32_t page_size = 64;  // tokens a page: 16, 32, 64 or a multiple of 64
   bool causal = true;           // bottom-right aligned: query j of s_q sees tokens t <= length - s_q + j
-  std::int32_t num_parts =
-      0;  // workers that share a step, on a GPU at most 2047; 0: one per CPU thread, or what fills the GPU
+  // Workers that share a step, on a GPU at most 2047; 0: one per CPU thread, or what fills the GPU.
+  std::int32_t num_parts = 0;
 };
 
 class Backend;

@@ -176,7 +176,8 @@ Status validate_decode(const Plan& plan, const DecodeArgs& args, const MemoryVie
   }
   FLASH_MLA_RETURN_IF_ERROR(
       check_lent_memory("schedule_memory", schedule_memory, plan.schedule_bytes(), 16, config.device));
-  FLASH_MLA_RETURN_IF_ERROR(check_lent_memory("scratch", scratch, plan.scratch_bytes(), 128, config.device));
+  FLASH_MLA_RETURN_IF_ERROR(
+      check_lent_memory("scratch", scratch, plan.scratch_bytes(), kScratchAlignmentBytes, config.device));
   FLASH_MLA_RETURN_IF_ERROR(check_all_apart(plan, args, schedule_memory, scratch));
 
   if (!host_readable(config.device)) return {};

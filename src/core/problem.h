@@ -17,6 +17,9 @@ struct RowsView {
   std::int64_t head_stride = 0;
 };
 
+// Of the caller's scratch, and of the regions that backends make in it.
+inline constexpr std::int64_t kScratchAlignmentBytes = 128;
+
 // One part (latent or rope) of a paged cache: base + page * page_stride + row * token_stride + head * head_stride.
 struct PagesView {
   void* data = nullptr;

@@ -24,7 +24,7 @@ struct ExtraLayout {
   WorkspaceLayout workspace;
 
   [[nodiscard]] std::int64_t workspaces_offset_bytes() const {
-    return round_up(num_parts * static_cast<std::int64_t>(sizeof(Tile)), kRegionAlignmentBytes);
+    return round_up(num_parts * static_cast<std::int64_t>(sizeof(Tile)), kScratchAlignmentBytes);
   }
   [[nodiscard]] std::int64_t bytes(int workers) const {
     return workspaces_offset_bytes() + workers * workspace.bytes();

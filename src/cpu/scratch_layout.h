@@ -9,11 +9,10 @@
 #include <cstdint>
 
 #include "core/int_math.h"
+#include "core/problem.h"
 #include "flash_mla/plan.h"
 
 namespace flash_mla::cpu {
-
-inline constexpr std::int64_t kRegionAlignmentBytes = 128;
 
 struct ScratchLayout {
   std::int32_t num_parts = 0;
@@ -21,10 +20,10 @@ struct ScratchLayout {
 
   [[nodiscard]] constexpr std::int64_t rows() const { return std::int64_t{2} * num_parts * rows_per_unit; }
   [[nodiscard]] constexpr std::int64_t partial_lse_offset_bytes() const {
-    return round_up(rows() * kLatentDim * 4, kRegionAlignmentBytes);
+    return round_up(rows() * kLatentDim * 4, kScratchAlignmentBytes);
   }
   [[nodiscard]] constexpr std::int64_t total_bytes() const {
-    return partial_lse_offset_bytes() + round_up(rows() * 4, kRegionAlignmentBytes);
+    return partial_lse_offset_bytes() + round_up(rows() * 4, kScratchAlignmentBytes);
   }
 
   static float* partial_out(void* scratch) { return static_cast<float*>(scratch); }

@@ -40,7 +40,7 @@ struct WorkspaceLayout {
     const std::int64_t tokens = kMaxChunkBlocks * kBlockTokens, element = size_in_bytes(type);
     const auto take = [&](std::int64_t bytes) -> void* {
       char* region = memory ? memory + *offset : nullptr;
-      *offset += round_up(bytes, kRegionAlignmentBytes);
+      *offset += round_up(bytes, kScratchAlignmentBytes);
       return region;
     };
     const auto floats = [&] { return static_cast<float*>(take(rows * std::int64_t{4})); };

@@ -1,5 +1,6 @@
-// The merge of units in many splits. An item is 128 columns of a row. A warp takes an item; where a share has fewer
-// items than warps, several warps share an item's splits, and their sums are added in order.
+// The merge of units in many splits. An item is 256 columns of a row, 128 where splits are more than a warp has lanes.
+// A warp takes an item; where a share has fewer items than warps, several warps share an item's splits, and their sums
+// are added in order.
 #pragma once
 
 #include "cuda/combine/merged_row.h"

@@ -15,13 +15,13 @@
 
 #include "core/host_device.h"
 #include "core/int_math.h"
+#include "core/problem.h"
 #include "flash_mla/plan.h"
 
 namespace flash_mla::cuda {
 
 inline constexpr int kScaledColumns = 128;
 inline constexpr int kScales = kLatentDim / kScaledColumns;  // of a row
-inline constexpr std::int64_t kRegionAlignmentBytes = 128;
 
 struct alignas(16) PartialRow {
   float scale[kScales];
@@ -47,10 +47,10 @@ struct PartialsLayout {
   constexpr std::int64_t rows() const { return std::int64_t{2} * num_parts * rows_per_unit; }
   constexpr std::int64_t rows_offset_bytes() const { return rows() * kLatentDim * 2; }
   constexpr std::int64_t gates_offset_bytes() const {
-    return round_up(rows_offset_bytes() + rows() * std::int64_t{sizeof(PartialRow)}, kRegionAlignmentBytes);
+    return round_up(rows_offset_bytes() + rows() * std::int64_t{sizeof(PartialRow)}, kScratchAlignmentBytes);
   }
   constexpr std::int64_t total_bytes() const {
-    return round_up(gates_offset_bytes() + std::int64_t{num_parts} * cohort * 8, kRegionAlignmentBytes);
+    return round_up(gates_offset_bytes() + std::int64_t{num_parts} * cohort * 8, kScratchAlignmentBytes);
   }
   Partials at(void* scratch) const {
     char* const base = static_cast<char*>(scratch);

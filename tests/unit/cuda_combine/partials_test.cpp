@@ -31,7 +31,7 @@ TEST(Partials, RegionsFollowOneAnother) {
     const std::int64_t rows = std::int64_t{2} * layout.num_parts * layout.rows_per_unit;
     EXPECT_EQ(layout.rows_offset_bytes(), rows * 512 * 2);
     EXPECT_GE(layout.gates_offset_bytes() - layout.rows_offset_bytes(), rows * 32);
-    EXPECT_EQ(layout.gates_offset_bytes() % kRegionAlignmentBytes, 0);
+    EXPECT_EQ(layout.gates_offset_bytes() % kScratchAlignmentBytes, 0);
     EXPECT_GE(layout.total_bytes() - layout.gates_offset_bytes(), layout.num_parts * layout.cohort * 8);
   }
 }

@@ -42,15 +42,10 @@ __device__ __forceinline__ void transpose_quad(std::uint32_t (&x)[4]) {
 
 // The largest finite |o| of a piece of a row.
 __device__ __forceinline__ float largest_of_piece(const float (&o)[kPieceRegisters], int h) {
-  float largest;
-  const auto raise = [&](auto finite) {
-    largest = 0.f;
+  return row_max(largest_finite([&](auto raise) {
 #pragma unroll
-    for (int i = 2 * h; i < kPieceRegisters; i += 4) largest = fmaxf(largest, fmaxf(finite(o[i]), finite(o[i + 1])));
-  };
-  raise([](float x) { return fabsf(x); });
-  if (largest == kPositiveInfinity) raise([](float x) { return fabsf(x) == kPositiveInfinity ? 0.f : fabsf(x); });
-  return row_max(largest);
+    for (int i = 2 * h; i < kPieceRegisters; i += 4) raise(o[i], o[i + 1]);
+  }));
 }
 
 template <Side S>
@@ -59,15 +54,14 @@ __device__ __forceinline__ void write_partial_row(const DecodeParams& params, co
   static_assert(kPieceColumns == cuda::kScaledColumns);
   const int t = threadIdx.x % 4;
   const bool present = row < tile.num_rows;
-  const std::int64_t partial_row =
-      static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row;
+  const std::int64_t at = partial_row(params, tile, row);
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
     const int index = static_cast<int>(S) * kPieces + piece;
     const cuda::PowerOfTwo power = cuda::scale_to_f16(largest_of_piece(acc.o[piece], h));
     if (!present) continue;
-    if (t == 0) params.partials.rows[partial_row].scale[index] = power.inverse * inverse_sum;
-    std::uint16_t* const to = params.partials.values_of(partial_row) + index * kPieceColumns + 8 * t;
+    if (t == 0) params.partials.rows[at].scale[index] = power.inverse * inverse_sum;
+    std::uint16_t* const to = params.partials.values_of(at) + index * kPieceColumns + 8 * t;
 #pragma unroll
     for (int group = 0; group < kPieceColumns / 32; ++group) {  // tile::ColumnOrder::pairs
       std::uint32_t x[4];
@@ -113,7 +107,7 @@ __device__ __forceinline__ void write_tile(const DecodeParams& params, const Til
   for (int h = 0; h < 2; ++h) {
     const int row = tile::accumulator_row(warp, lane, 2 * h);
     if (!__any_sync(kAllLanes, row < tile.num_rows)) continue;
-    const float sum = row_sum(acc.sum[h]), inverse_sum = sum == 0.f ? 0.f : 1.f / sum;  // 0: the row saw no token
+    const float inverse_sum = inverse(row_sum(acc.sum[h]));
     if (tile.slot >= 0) {
       write_partial_row<S>(params, tile, row, acc, h, inverse_sum);
     } else {

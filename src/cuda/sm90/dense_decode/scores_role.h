@@ -38,8 +38,7 @@ __device__ __forceinline__ void write_lse(const DecodeParams& params, const Tile
     if (lane % 4 != 0 || row >= tile.num_rows) continue;
     const float lse = sum == 0.f ? kNegativeInfinity : (rows.reference[h] + log2f(sum)) * kLn2;
     if (tile.slot >= 0) {
-      params.partials.rows[static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit + row]
-          .lse = lse;
+      params.partials.rows[partial_row(params, tile, row)].lse = lse;
     } else if (params.lse.data != nullptr) {
       static_cast<float*>(params.lse.data)[row_offset(params.lse, params.work, tile, row)] = lse_for_api(lse);
     }

@@ -15,14 +15,6 @@
 
 namespace flash_mla::sm90::few_rows {
 
-// 0 for a row that saw no token.
-__device__ __forceinline__ float inverse(float sum) { return sum == 0.f ? 0.f : 1.f / sum; }
-
-// The partial's row of the tile's first one.
-__device__ __forceinline__ std::int64_t first_partial_row(const DecodeParams& params, const TileRecord& tile) {
-  return static_cast<std::int64_t>(tile.slot) * params.work.rows_per_unit + tile.row_in_unit;
-}
-
 // What belongs to a row beside its elements. The group's first warp writes it, a row a lane; `sum` is of all tokens.
 template <int Rows>
 __device__ __forceinline__ void write_row_sums(const DecodeParams& params, const TileRecord& tile,
@@ -39,7 +31,7 @@ __device__ __forceinline__ void write_row_sums(const DecodeParams& params, const
   if (row >= Rows || row >= tile.num_rows) return;
   const float lse = total == 0.f ? kNegativeInfinity : (maximum + log2f(total)) * kLn2;
   if (tile.slot >= 0) {
-    params.partials.rows[first_partial_row(params, tile) + row].lse = lse;
+    params.partials.rows[partial_row(params, tile, row)].lse = lse;
   } else if (params.lse.data != nullptr) {
     static_cast<float*>(params.lse.data)[row_offset(params.lse, params.work, tile, row)] = lse_for_api(lse);
   }
@@ -49,14 +41,10 @@ __device__ __forceinline__ void write_row_sums(const DecodeParams& params, const
 template <int Rows>
 __device__ __forceinline__ float largest_of_row(const Accumulators<Rows>& acc, int column) {
   const int first = 4 * (column / 2) + column % 2;  // the row's accumulators: this and + 2, of each slice
-  float largest = 0.f;
-  const auto raise = [&](auto finite) {
-    largest = 0.f;
+  float largest = largest_finite([&](auto raise) {
 #pragma unroll
-    for (const auto& slice : acc.o) largest = fmaxf(largest, fmaxf(finite(slice[first]), finite(slice[first + 2])));
-  };
-  raise([](float x) { return fabsf(x); });
-  if (largest == kPositiveInfinity) raise([](float x) { return fabsf(x) == kPositiveInfinity ? 0.f : fabsf(x); });
+    for (const auto& slice : acc.o) raise(slice[first], slice[first + 2]);
+  });
 #pragma unroll
   for (int distance = 4; distance < 32; distance *= 2) {
     largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, distance));
@@ -73,8 +61,8 @@ __device__ __forceinline__ void write_partial(const DecodeParams& params, const 
     const cuda::PowerOfTwo power = cuda::scale_to_f16(largest_of_row(acc, c));
     const int row = row_of_column(lane, c);
     if (row >= tile.num_rows) continue;
-    const std::int64_t partial_row = first_partial_row(params, tile) + row;
-    if (lane < 4) params.partials.rows[partial_row].scale[warp] = power.inverse * inverse(sum[c]);
+    const std::int64_t at = partial_row(params, tile, row);
+    if (lane < 4) params.partials.rows[at].scale[warp] = power.inverse * inverse(sum[c]);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {  // columns 16 w + l / 4 and + 8 of each slice
       const int i = 4 * (c / 2) + c % 2 + 2 * half;
@@ -83,7 +71,7 @@ __device__ __forceinline__ void write_partial(const DecodeParams& params, const 
       for (int slice = 0; slice < kLatentSlices; slice += 2) {
         pairs[slice / 2] = pack<__half>(acc.o[slice][i] * power.factor, acc.o[slice + 1][i] * power.factor);
       }
-      *reinterpret_cast<uint4*>(params.partials.values_of(partial_row) +
+      *reinterpret_cast<uint4*>(params.partials.values_of(at) +
                                 tile::transposed_position(0, 16 * warp + lane / 4 + 8 * half)) =
           uint4{pairs[0], pairs[1], pairs[2], pairs[3]};
     }
