@@ -79,7 +79,7 @@ stage_tests() {
 
 # The Python package from its wheel, with the PyTorch, CuPy and JAX of this machine's python3. Results in python.json.
 stage_python() {
-  local failed=0 tests=$here/python/tests/python site name job jobs=()
+  local failed=0 tests=$here/python/tests/python site file name job jobs=()
   site=$(mktemp -d)
   local pytest=(python3 -m pytest -q -o addopts= -p no:cacheprovider --durations=3)
   python3 -m pip install --quiet --no-index --no-deps --find-links "$here/wheels" --target "$site" flash-mla apache-tvm-ffi &&
@@ -88,8 +88,10 @@ stage_python() {
     export PYTHONPATH=$site PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 FLASH_MLA_TEST_DEVICES=cpu,cuda
     export OMP_NUM_THREADS=2  # several at a time, whose threads would wait for one another
     run_one python-arrays 150 "${pytest[@]}" "$tests/numpy" & jobs+=($!)
-    for name in drop_in errors compile cuda; do  # the example on the CPU is tested where there is no GPU, too
-      run_one "python-$name" 150 "${pytest[@]}" "$tests/torch/test_torch_$name.py" & jobs+=($!)
+    for file in "$tests"/torch/test_torch_*.py; do
+      name=$(basename "$file" .py) && name=${name#test_torch_}
+      [ "$name" = example ] && continue  # on the CPU; it is tested where there is no GPU, too
+      run_one "python-$name" 150 "${pytest[@]}" "$file" & jobs+=($!)
     done
     for job in "${jobs[@]}"; do wait "$job" || failed=1; done
     unset OMP_NUM_THREADS
