@@ -19,7 +19,7 @@ mkdir -p "$folder" build
   fi
   rm -rf "$folder"/*
   "$tools/bin/python" -m pip wheel --quiet . --no-deps --no-build-isolation --wheel-dir "$folder" \
-    -C cmake.define.FLASH_MLA_CUDA="${FLASH_MLA_CUDA:-AUTO}"
+    --config-settings cmake.define.FLASH_MLA_CUDA="${FLASH_MLA_CUDA:-AUTO}"  # not -C, which pip has since 23.1
 ) 9>build/wheel-tools.lock
 wheel=$(echo "$folder"/flash_mla-*-linux_x86_64.whl)
 
