@@ -62,6 +62,7 @@ class Plan {
   std::int32_t cost_block_ = 0;
   std::int32_t cost_merge_ = 0;
   std::int32_t cost_partial_ = 0;
+  std::int32_t few_blocks_ = 0;
 };
 
 // Errors: invalid_argument names the field and its value; unsupported when no backend serves the device or dtype.

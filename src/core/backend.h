@@ -21,6 +21,7 @@ struct PlanTuning {
   std::int32_t cost_block = 0;
   std::int32_t cost_merge = 0;
   std::int32_t cost_partial = 0;
+  std::int32_t few_blocks = 0;
   std::int64_t scratch_bytes = 0;
 };
 
@@ -71,11 +72,13 @@ struct PlanAccess {
     plan.cost_block_ = tuning.cost_block;
     plan.cost_merge_ = tuning.cost_merge;
     plan.cost_partial_ = tuning.cost_partial;
+    plan.few_blocks_ = tuning.few_blocks;
   }
   static std::int32_t cost_fixed(const Plan& plan) noexcept { return plan.cost_fixed_; }
   static std::int32_t cost_block(const Plan& plan) noexcept { return plan.cost_block_; }
   static std::int32_t cost_merge(const Plan& plan) noexcept { return plan.cost_merge_; }
   static std::int32_t cost_partial(const Plan& plan) noexcept { return plan.cost_partial_; }
+  static std::int32_t few_blocks(const Plan& plan) noexcept { return plan.few_blocks_; }
 };
 
 }  // namespace flash_mla

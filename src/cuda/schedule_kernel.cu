@@ -1,6 +1,6 @@
 // The scheduler on the device: one thread block runs the steps of src/schedule/partition.cpp in parallel.
 //
-//   survey     a thread per chunk of requests; prefix sums of modelled time over the chunks
+//   survey     a thread per chunk of requests; prefix sums of modelled time over the chunks; how many parts to use
 //   decide     a thread per part: what it would get by each of the rules; a warp per piece length that is tried
 //   cut        a thread per part; parts without work last, slots of partials: one prefix sum
 //   number     a thread per part: the parts that share its first unit
@@ -54,6 +54,7 @@ class Scheduler {
         chunks_(params.chunks),
         cost_(params.cost),
         num_parts_(params.num_parts),
+        parts_to_use_(params.num_parts),
         parts_(ScheduleLayout::parts(params.memory)),
         // Records are read by threads that number others, so they are made in shared memory if they have room there.
         records_(params.num_parts < kSharedRecords ? shared.records : parts_),
@@ -70,7 +71,7 @@ class Scheduler {
     survey();
     if (totals_.cost > 0) {
       decide_rule();
-      FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < num_parts_; first += parts_per_round()) cut(first);
+      FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < parts_to_use_; first += parts_per_round()) cut(first);
     }
     number();
     __threadfence();  // a decode kernel may read it before it waits
@@ -107,6 +108,8 @@ class Scheduler {
     reduce(of_warp);
     const std::int64_t warps_upto = warp_scan(of_warp.cost);
     totals_.cost = __shfl_sync(kAllLanes, warps_upto, kWarpLanes - 1);
+    totals_.blocks = (totals_.cost - totals_.units * cost_.fixed) / cost_.per_block;
+    parts_to_use_ = parts_to_use(cost_, totals_, num_parts_);
     const std::int64_t lower_warps = __shfl_sync(kAllLanes, warps_upto - of_warp.cost, warp());
     place(lower_warps + upto - own.cost, totals_.cost, &shared_.costs);
   }
@@ -130,13 +133,12 @@ class Scheduler {
 
   // The least piece length for which every piece finds a part.
   __device__ PieceWeight shortest_pieces() {
-    totals_.blocks = (totals_.cost - totals_.units * cost_.fixed) / cost_.per_block;
-    std::int32_t low = least_piece_blocks(totals_, num_parts_), high = greatest_piece_blocks(totals_, num_parts_);
+    std::int32_t low = least_piece_blocks(totals_, parts_to_use_), high = greatest_piece_blocks(totals_, parts_to_use_);
     FLASH_MLA_NO_UNROLL while (low < high) {
       const std::int32_t step = ceil_div(high - low, kLengthsAtOnce);
       try_lengths(low, step);
       __syncthreads();
-      const bool fits = lane() >= kLengthsAtOnce || shared_.tried[lane() % kLengthsAtOnce] <= num_parts_;
+      const bool fits = lane() >= kLengthsAtOnce || shared_.tried[lane() % kLengthsAtOnce] <= parts_to_use_;
       const std::int32_t failed = __ffs(static_cast<int>(__ballot_sync(kAllLanes, fits))) - 1;
       high = min_of(high, low + failed * step);
       low += failed > 0 ? (failed - 1) * step + 1 : 0;
@@ -164,19 +166,19 @@ class Scheduler {
   // The boundaries of the part of this thread in a round.
   __device__ void find_boundaries(std::int32_t first) {
     part_ = first + (warp() < part_warps_ ? warp() : warp() - part_warps_) * kPartsPerWarp + lane();
-    begin_ = find_cut_point(work_, chunks_, cost_, shared_.costs, totals_.cost, part_, num_parts_);
+    begin_ = find_cut_point(work_, chunks_, cost_, shared_.costs, totals_.cost, part_, parts_to_use_);
     end_ = shuffle_words(begin_, [](std::uint32_t word) { return __shfl_down_sync(kAllLanes, word, 1); });
-    if (lane() == kPartsPerWarp) part_ = num_parts_;  // nobody's
+    if (lane() == kPartsPerWarp) part_ = parts_to_use_;  // nobody's
   }
 
   __device__ void time_shares(const StepClock& clock) {
     const std::int32_t sets = warps() >= 2 * part_warps_ ? 2 : 1, set = warp() >= part_warps_ ? 1 : 0;
     if (warp() >= sets * part_warps_) return;
-    FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < num_parts_; first += parts_per_round()) {
+    FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < parts_to_use_; first += parts_per_round()) {
       find_boundaries(first);
       FLASH_MLA_NO_UNROLL for (std::int32_t i = set; i < SnapRule::kCount; i += sets) {
         SharePart between;
-        if (part_ < num_parts_) between = part_between(cost_, begin_, end_, {i});
+        if (part_ < parts_to_use_) between = part_between(cost_, begin_, end_, {i});
         const std::uint32_t longest = __reduce_max_sync(kAllLanes, clock.part(between.time));
         const std::int32_t partials = __reduce_add_sync(kAllLanes, between.partials);
         if (lane() == 0) {
@@ -188,13 +190,13 @@ class Scheduler {
   }
 
   __device__ void decide_rule() {
-    const StepClock clock(cost_, totals_.cost, num_parts_);
+    const StepClock clock(cost_, totals_.cost, parts_to_use_);
     time_shares(clock);
     __syncthreads();
     decision_ = decide_shares(clock, shared_.times);
-    if (totals_.units > num_parts_) return;
+    if (totals_.units > parts_to_use_) return;
     consider_uncut(cost_, clock, totals_, &decision_);
-    const PieceWeight pieces = worthwhile_pieces(cost_, totals_, num_parts_, shortest_pieces());
+    const PieceWeight pieces = worthwhile_pieces(cost_, totals_, parts_to_use_, shortest_pieces());
     std::int32_t counted = 0;  // length whose pieces the table has
     if (consider_pieces(cost_, clock, totals_, pieces, 0, &decision_)) {
       const PieceCount count = count_pieces(pieces);
@@ -208,11 +210,11 @@ class Scheduler {
 
   // Writes the positions of a round's parts that get work behind the `used_` before them, and where their slots begin.
   __device__ void cut(std::int32_t first) {
-    if (warp() >= part_warps_) part_ = num_parts_;
-    if (num_parts_ > parts_per_round() && warp() < part_warps_) find_boundaries(first);
+    if (warp() >= part_warps_) part_ = parts_to_use_;
+    if (parts_to_use_ > parts_per_round() && warp() < part_warps_) find_boundaries(first);
     PartRecord record;
     std::int32_t partials = 0;
-    bool works = part_ < num_parts_;
+    bool works = part_ < parts_to_use_;
     if (decision_.by_pieces) {
       works = works && part_ < pieces_;
       if (works) record = record_before_piece(work_, chunks_, decision_.pieces, shared_.pieces, part_, &partials);
@@ -264,6 +266,7 @@ class Scheduler {
   const Chunks& chunks_;
   const CostModel cost_;
   const std::int32_t num_parts_;
+  std::int32_t parts_to_use_;
   PartRecord* const parts_;
   PartRecord* const records_;
   ScheduleHeader* const header_;
@@ -294,7 +297,7 @@ Status launch_schedule(const Plan& plan, const BatchView& batch, void* schedule_
   params.work = work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit());
   params.chunks = Chunks::of(batch.batch);
   params.cost = CostModel{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan),
-                          PlanAccess::cost_partial(plan)}
+                          PlanAccess::cost_partial(plan), PlanAccess::few_blocks(plan)}
                     .sanitized();
   params.num_parts = plan.num_parts();
   params.shape_hash = shape_hash(params.work);

@@ -6,6 +6,9 @@
 // `fixed` is what a tile costs whatever its length: loading its queries, filling the pipeline, writing its result.
 // `partial` is what writing a partial costs beyond that. Merging takes `merge` however little there is to merge; what
 // was written is moved again, and all parts share in that. It counts twice, since nothing hides it then.
+//
+// A step of at most few_blocks blocks a part, on average, is cut into half as many parts (parts_to_use): then its parts
+// and those of the next kernel, which sets itself up meanwhile, have processors of their own.
 // Sums are int64.
 #pragma once
 
@@ -19,10 +22,11 @@ namespace flash_mla {
 struct CostModel {
   static constexpr std::int32_t kMost = 1 << 26;
 
-  std::int32_t fixed = 1;      // 1 .. kMost
-  std::int32_t per_block = 1;  // 1 .. kMost
-  std::int32_t merge = 0;      // >= 0
-  std::int32_t partial = 0;    // 0 .. kMost
+  std::int32_t fixed = 1;       // 1 .. kMost
+  std::int32_t per_block = 1;   // 1 .. kMost
+  std::int32_t merge = 0;       // >= 0
+  std::int32_t partial = 0;     // 0 .. kMost
+  std::int32_t few_blocks = 0;  // 0 (never) .. kMost
 
   FLASH_MLA_HOST_DEVICE std::int64_t tile(std::int32_t blocks) const {
     return fixed + static_cast<std::int64_t>(blocks) * per_block;
@@ -31,7 +35,7 @@ struct CostModel {
   // Constants may come from outside: within the bounds above.
   FLASH_MLA_HOST_DEVICE CostModel sanitized() const {
     return {min_of(max_of(fixed, 1), kMost), min_of(max_of(per_block, 1), kMost), max_of(merge, 0),
-            min_of(max_of(partial, 0), kMost)};
+            min_of(max_of(partial, 0), kMost), min_of(max_of(few_blocks, 0), kMost)};
   }
 };
 

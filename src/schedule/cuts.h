@@ -96,6 +96,14 @@ FLASH_MLA_HOST_DEVICE WorkTotals totals_of(const Work& work, const CostModel& co
           lengths_hash_of_request(work, request)};
 }
 
+// Of num_parts: half of them for a step of few blocks, if each unit finds one.
+FLASH_MLA_HOST_DEVICE std::int32_t parts_to_use(const CostModel& cost, const WorkTotals& totals,
+                                                std::int32_t num_parts) {
+  const std::int32_t half = max_of(num_parts / 2, 1);
+  const bool is_short = cost.few_blocks > 0 && totals.blocks <= std::int64_t{cost.few_blocks} * num_parts;
+  return is_short && totals.units <= half ? half : num_parts;
+}
+
 // floor(part * total / num_parts) without overflow.
 FLASH_MLA_HOST_DEVICE std::int64_t share_before(std::int64_t total, std::int32_t part, std::int32_t num_parts) {
   if (total < std::int64_t{1} << 46)

@@ -1,6 +1,6 @@
 // The partition on the host; src/cuda/schedule_kernel.cu runs the same steps in parallel.
 //
-//   survey     totals and the prefix sums of modelled time
+//   survey     totals and the prefix sums of modelled time; how many parts to use
 //   decide     the rule whose cuts give the least modelled time
 //   cut        parts[p] = position of the p-th cut; parts without work last
 //   number     slots of the units that were cut, the parts that share them
@@ -16,7 +16,7 @@ namespace {
 struct Step {
   const Work& work;
   CostModel cost;
-  std::int32_t num_parts;
+  std::int32_t num_parts;  // to use
   Chunks chunks = Chunks::of(work.batch);
   WorkTotals totals = {};
   WeightTable costs = {};
@@ -45,6 +45,7 @@ std::int64_t fill(const Work& work, Weight weight, WeightTable* table) {
 void survey(Step* step) {
   for (std::int32_t r = 0; r < step->work.batch; ++r) step->totals.add(totals_of(step->work, step->cost, r));
   fill(step->work, CostWeight{step->cost}, &step->costs);
+  step->num_parts = parts_to_use(step->cost, step->totals, step->num_parts);
 }
 
 // The least piece length for which every piece finds a part.
@@ -101,15 +102,15 @@ std::int32_t cut_shares(const Step& step, SnapRule rule, PartRecord* parts) {
   return used;
 }
 
-void number(const Step& step, std::int32_t used, PartRecord* parts, ScheduleHeader* header) {
+void number(const Step& step, std::int32_t num_parts, std::int32_t used, PartRecord* parts, ScheduleHeader* header) {
   const Work& work = step.work;
-  for (std::int32_t part = used; part <= step.num_parts; ++part) parts[part] = end_record(work);
+  for (std::int32_t part = used; part <= num_parts; ++part) parts[part] = end_record(work);
   std::int32_t slots = 0;
-  for (std::int32_t part = 0; part <= step.num_parts; ++part) {
+  for (std::int32_t part = 0; part <= num_parts; ++part) {
     parts[part] = numbered(parts, part, used, slots);
-    slots += part < step.num_parts ? partials_of(parts, part) : 0;
+    slots += part < num_parts ? partials_of(parts, part) : 0;
   }
-  *header = make_header(shape_hash(work), work.batch, step.totals, step.num_parts, slots);
+  *header = make_header(shape_hash(work), work.batch, step.totals, num_parts, slots);
 }
 
 // Returns how many parts get work.
@@ -134,7 +135,7 @@ void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_par
   survey(&step);
   std::int32_t used = 0;
   if (step.totals.cost > 0) used = cut(&step, parts);
-  number(step, used, parts, ScheduleLayout::header(schedule_memory));
+  number(step, num_parts, used, parts, ScheduleLayout::header(schedule_memory));
 }
 
 }  // namespace flash_mla

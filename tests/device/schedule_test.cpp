@@ -25,7 +25,7 @@ Plan plan_of(const Step& step, std::int32_t num_parts) {
   tuning.num_parts = num_parts;
   tuning.rows_per_unit = step.rows_per_unit;
   tuning.cost_fixed = step.cost.fixed, tuning.cost_block = step.cost.per_block, tuning.cost_merge = step.cost.merge;
-  tuning.cost_partial = step.cost.partial;
+  tuning.cost_partial = step.cost.partial, tuning.few_blocks = step.cost.few_blocks;
   PlanAccess::set_tuning(plan, tuning);
   return plan;
 }

@@ -88,7 +88,7 @@ struct Times {
 };
 
 // By the definition in cost.h.
-Times modelled_times(const Step& step, const std::vector<std::vector<Tile>>& tiles) {
+Times modelled_times(const Step& step, const std::vector<std::vector<Tile>>& tiles, std::int32_t num_parts) {
   Times times;
   double partials = 0;
   for (const auto& part : tiles) {
@@ -106,8 +106,7 @@ Times modelled_times(const Step& step, const std::vector<std::vector<Tile>>& til
                                                                 step.cost.per_block);
     }
   }
-  if (partials > 0)
-    times.step += step.cost.merge + 2 * partials * step.cost.partial / static_cast<double>(tiles.size());
+  if (partials > 0) times.step += step.cost.merge + 2 * partials * step.cost.partial / num_parts;
   return times;
 }
 
@@ -141,8 +140,21 @@ double time_of_equal_shares(const Step& step, std::int32_t num_parts, double tot
   return longest + (partials > 0 ? cost.merge + 2 * partials * cost.partial / num_parts : 0);
 }
 
+// Half of the parts if each unit finds one there and the step is short (cost.h).
+std::int32_t parts_by_definition(const Step& step, std::int32_t num_parts) {
+  std::int64_t units = 0, blocks = 0;
+  for (std::int32_t r = 0; r < static_cast<std::int32_t>(step.lengths.size()); ++r) {
+    for (std::int32_t bundle = 0; bundle < bundles_by_definition(step, r); ++bundle) {
+      units += step.num_heads_kv, blocks += std::int64_t{step.num_heads_kv} * blocks_by_definition(step, r, bundle);
+    }
+  }
+  const bool is_short = step.cost.few_blocks > 0 && blocks <= std::int64_t{step.cost.few_blocks} * num_parts;
+  const std::int32_t half = std::max(num_parts / 2, 1);
+  return is_short && units <= half ? half : num_parts;
+}
+
 void check_balance(const Step& step, std::int32_t num_parts, const std::vector<std::vector<Tile>>& tiles) {
-  const Times times = modelled_times(step, tiles);
+  const Times times = modelled_times(step, tiles, num_parts);
   // A part writes at most two partials, and merges twice what it wrote.
   EXPECT_LE(times.step, 1.1 * times.total / num_parts + step.cost.tile(1) + step.cost.merge + 6.0 * step.cost.partial);
   EXPECT_LE(times.step, time_of_equal_shares(step, num_parts, times.total) * (1 + 1e-6));
@@ -155,7 +167,9 @@ void check_all(Step& step, std::int32_t num_parts) {
   const auto tiles = tiles_of(work, schedule);
   check_coverage(step, schedule, tiles);
   check_idle_parts_come_last(tiles);
-  check_balance(step, num_parts, tiles);
+  const std::int32_t to_use = parts_by_definition(step, num_parts);
+  for (std::int32_t part = to_use; part < num_parts; ++part) ASSERT_TRUE(tiles[part].empty()) << "part " << part;
+  check_balance(step, to_use, tiles);
 }
 
 TEST(Partition, RandomSteps) {
@@ -252,7 +266,20 @@ TEST(Partition, AnEmptyMachineIsFilledWithFineSplits) {
   EXPECT_EQ(parts_with_work(step, 132), 8) << "8 blocks: 8 parts of one block each";
   step.lengths = {132 * 64 * 2};
   EXPECT_EQ(parts_with_work(step, 132), 132) << "264 blocks: two each, nobody has three";
-  EXPECT_EQ(modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132))).step, 30 + 2 * 10 + 40);
+  EXPECT_EQ(modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)), 132).step, 30 + 2 * 10 + 40);
+}
+
+TEST(Partition, AShortStepTakesHalfOfTheParts) {
+  Step step{.lengths = {132 * 64 * 2}, .queries = {}};
+  step.cost.few_blocks = 2;
+  EXPECT_EQ(parts_with_work(step, 132), 66) << "264 blocks: four each";
+  step.cost.few_blocks = 1;
+  EXPECT_EQ(parts_with_work(step, 132), 132) << "not short";
+  step = {.lengths = std::vector<std::int32_t>(66, 64), .queries = {}};
+  step.cost.few_blocks = 2;
+  EXPECT_EQ(parts_with_work(step, 132), 66);
+  step.lengths.assign(67, 64);
+  EXPECT_EQ(parts_with_work(step, 132), 67) << "67 units need more than half of the parts";
 }
 
 TEST(Partition, NothingIsCutWhereMergingCostsMoreThanItSaves) {
@@ -289,7 +316,7 @@ TEST(Partition, ABoundaryMovesToTheEndOfItsUnitWhereCuttingCostsMore) {
     const auto tiles = tiles_of(work, make(work, step.cost, 3));
     ASSERT_EQ(tiles[0].size(), 2u);
     EXPECT_TRUE(tiles[0][1].whole());
-    EXPECT_EQ(modelled_times(step, tiles).step, 260 + partial + 2.0 * 2 * partial / 3);
+    EXPECT_EQ(modelled_times(step, tiles, 3).step, 260 + partial + 2.0 * 2 * partial / 3);
   }
 }
 
@@ -314,7 +341,7 @@ TEST(Partition, WithoutCutsTheLongestUnitDecides) {
     Step step = draw_step(random, 1 + random() % 130);
     step.queries.clear(), step.seqlen_q = 1, step.heads_per_kv = 16, step.num_heads_kv = 1;
     step.cost.merge = 1 << 30;
-    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)));
+    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)), 132);
     const std::int32_t longest = *std::max_element(step.lengths.begin(), step.lengths.end());
     ASSERT_EQ(times.step, step.cost.tile((longest + 63) / 64)) << describe(step, 132);
   }
@@ -324,7 +351,7 @@ TEST(Partition, EqualUnitsThatAreNotWorthCuttingAreDealtEvenly) {
   for (std::int32_t batch : {133, 150, 263, 264, 265, 300, 1000}) {
     Step step{.lengths = std::vector<std::int32_t>(batch, 500), .queries = {}};
     step.cost.merge = 100000;
-    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)));
+    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)), 132);
     EXPECT_EQ(times.step, (batch + 131) / 132 * step.cost.tile(8)) << batch;
   }
 }

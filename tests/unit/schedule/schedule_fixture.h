@@ -111,7 +111,7 @@ inline std::string describe(const Step& step, std::int32_t num_parts) {
          std::to_string(step.heads_per_kv) + " heads_kv " + std::to_string(step.num_heads_kv) + " rows " +
          std::to_string(step.rows_per_unit) + (step.causal ? " causal" : " full") + " fixed " +
          std::to_string(step.cost.fixed) + " merge " + std::to_string(step.cost.merge) + " partial " +
-         std::to_string(step.cost.partial);
+         std::to_string(step.cost.partial) + " few blocks " + std::to_string(step.cost.few_blocks);
 }
 
 // Any shape.
@@ -130,7 +130,8 @@ inline Step draw_step(std::mt19937& random, std::int32_t batch) {
   step.cost = {.fixed = pick(1, 10, 100, 1000),
                .per_block = pick(1, 10, 100),
                .merge = pick(0, 10, 100, 5000),
-               .partial = pick(0, 0, 10, 300)};
+               .partial = pick(0, 0, 10, 300),
+               .few_blocks = pick(0, 2, 50)};
   if (random() % 3 == 0) {
     for (std::int32_t r = 0; r < batch; ++r) step.queries.push_back(random() % 4 ? random() % 6 : random() % 300);
   }
