@@ -1,11 +1,13 @@
 // The merge of units in few splits, as most are: a warp has whole rows, whose values of all splits come to shared
-// memory in one round trip, of both cut units of its part if there is room. Code is short, for what runs once arrives
-// from memory as late as data. Units in many splits: merge_many_splits.h.
+// memory in one round trip, of both cut units of its part if there is room. A warp is alone with its rows, so its time
+// is that of what waits for one another: no branches between sums, and addresses are made while copies are under way.
+// Units in many splits: merge_many_splits.h.
 #pragma once
 
 #include "core/int_math.h"
 #include "cuda/combine/gate.h"
 #include "cuda/combine/merged_row.h"
+#include "cuda/combine/small_divisor.h"
 #include "cuda/ptx/bulk_copy.h"
 #include "cuda/ptx/fence.h"
 
@@ -13,6 +15,7 @@ namespace flash_mla::cuda {
 
 inline constexpr int kUnitLanes = kWarpLanes / 2;  // for each unit
 inline constexpr int kRowBytes = kLatentDim * 2;
+inline constexpr int kUnrolled = 4;  // splits that are added up at a time
 
 // Of one warp. `rows` is at least kUnitLanes.
 struct WarpStaging {
@@ -21,11 +24,12 @@ struct WarpStaging {
   ptx::Barrier& landed;
 };
 
-// Few: a share has a row for each warp.
+// Few: a share has a row for more than half of the warps.
 template <int Rows, int Warps>
 __device__ __forceinline__ bool has_few_splits(const CutUnit& unit) {
-  static_assert(Rows / Warps >= 2 && Rows / Warps <= kUnitLanes / 2);
-  return unit.num_rows > 0 && unit.num_splits <= Rows / Warps;
+  constexpr int kFew = 2 * Rows / Warps - 1;
+  static_assert(ceil_div(Rows, kFew) > Warps / 2 && ceil_div(Rows, kFew + 1) <= Warps / 2 && kFew <= kUnitLanes);
+  return unit.num_rows > 0 && unit.num_splits <= kFew;
 }
 
 // What a lane does: the lanes of each unit work for (row j, split i) of the warp's rows. It asks for the values and
@@ -42,10 +46,11 @@ __device__ __forceinline__ LaneWork find_lane_work(const CutUnit& unit, Shares s
   LaneWork work;
   const int share = shares.first + round, lane = static_cast<int>(threadIdx.x) % kUnitLanes;
   if (!has_few_splits<Rows, Warps>(unit) || share > shares.last) return work;
+  const SmallDivisor splits(unit.num_splits);
+  const int rows = ceil_div(splits.rounded_up(max_of(unit.num_rows - share, 0)), Warps);
+  const int j = splits.quotient(lane);
   work.num_splits = unit.num_splits;
-  const int rows = ceil_div(ceil_div(max_of(unit.num_rows - share, 0), unit.num_splits), Warps);
-  const int j = lane / unit.num_splits;
-  work.split = lane % unit.num_splits;
+  work.split = splits.remainder(lane);
   work.row = share + unit.num_splits * (warp * rows + j);
   work.present = j < rows && work.row < unit.num_rows;
   return work;
@@ -61,6 +66,7 @@ __device__ __forceinline__ void merge_rows(const MergeParams& params, const CutU
   __syncwarp();
   float lse = kNegativeInfinity;
   float4 factor = {};
+  RowPlace place;
   if (now >> lane & 1) {
     const CutUnit& unit = units[lane / kUnitLanes];
     const std::int64_t row = (unit.first_slot + work.split) * static_cast<std::int64_t>(params.work.rows_per_unit) +
@@ -69,47 +75,47 @@ __device__ __forceinline__ void merge_rows(const MergeParams& params, const CutU
     ptx::bulk_load(place_of(lane), params.partials.values_of(row), kRowBytes, staging.landed);
     lse = __ldcg(&params.partials.rows[row].lse);
     factor = __ldcg(reinterpret_cast<const float4*>(params.partials.rows[row].scale));
+    place = place_of_row(params, unit, work.row);
   }
 
   const int first_lane = lane - work.split;  // of the lane's row
-  const auto lse_of = [&](int split) { return __shfl_sync(kAllLanes, lse, (first_lane + split) % kWarpLanes); };
   // All lanes take part in every exchange, those of either unit.
   const int exchanges =
       max_of(__shfl_sync(kAllLanes, work.num_splits, 0), __shfl_sync(kAllLanes, work.num_splits, kUnitLanes));
+  const auto of_split = [&](float value, int split, float otherwise) {
+    const float x = __shfl_sync(kAllLanes, value, (first_lane + split) % kWarpLanes);
+    return split < work.num_splits ? x : otherwise;
+  };
   float max = kNegativeInfinity;
-#pragma unroll 1
-  for (int i = 0; i < exchanges; ++i) {
-    const float x = lse_of(i);
-    if (i < work.num_splits) max = fmaxf(max, x);
-  }
+#pragma unroll 4
+  for (int i = 0; i < exchanges; ++i) max = fmaxf(max, of_split(lse, i, kNegativeInfinity));
   MergedLse merged{finite_reference(max), 0.0f};
-#pragma unroll 1
-  for (int i = 0; i < exchanges; ++i) {
-    const float x = lse_of(i);
-    if (i < work.num_splits) merged.sum += expf(x - merged.reference);
-  }
+  const float exponential = expf(lse - merged.reference);
+#pragma unroll 4
+  for (int i = 0; i < exchanges; ++i) merged.sum += of_split(exponential, i, 0.0f);
   const float weight = merged.factor(lse), merged_lse = merged.lse();
-  factor = {factor.x * weight, factor.y * weight, factor.z * weight, factor.w * weight};
+  factor =
+      weight == 0.0f ? float4{} : float4{factor.x * weight, factor.y * weight, factor.z * weight, factor.w * weight};
 
   staging.landed.wait(phase & 1);
 #pragma unroll 1
   for (unsigned rows = __ballot_sync(kAllLanes, work.split == 0) & now; rows != 0; rows &= rows - 1) {
     const int first = __ffs(rows) - 1, num_splits = __shfl_sync(kAllLanes, work.num_splits, first);
     float4 sum[kRowVectors] = {};
-#pragma unroll 1
+#pragma unroll kUnrolled
     for (int of = first; of < first + num_splits; ++of) {
-      if (__shfl_sync(kAllLanes, weight, of) == 0.0f) continue;  // it may hold anything
+      const bool wanted = __shfl_sync(kAllLanes, weight, of) != 0.0f;
       const float of_vector[kRowVectors] = {__shfl_sync(kAllLanes, factor.x, of), __shfl_sync(kAllLanes, factor.y, of),
                                             __shfl_sync(kAllLanes, factor.z, of), __shfl_sync(kAllLanes, factor.w, of)};
       const auto* const values = reinterpret_cast<const __half*>(place_of(of)) + 4 * lane;
 #pragma unroll
       for (int v = 0; v < kRowVectors; ++v) {
         const Four<__half> o = {*reinterpret_cast<const uint2*>(values + v * kVectorColumns)};
-        add(sum[v], of_vector[v], widen(o));
+        add_if(wanted, sum[v], of_vector[v], widen(o));
       }
     }
-    store_item<Element, Order>(params, units[first / kUnitLanes], __shfl_sync(kAllLanes, work.row, first), 4 * lane,
-                               sum, __shfl_sync(kAllLanes, merged_lse, first));
+    const RowPlace of_row = {__shfl_sync(kAllLanes, place.out, first), __shfl_sync(kAllLanes, place.lse, first)};
+    store_item<Element, Order>(params, of_row, 4 * lane, sum, __shfl_sync(kAllLanes, merged_lse, first));
   }
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cuda/combine/merged_row.h"
+#include "cuda/combine/small_divisor.h"
 #include "cuda/ptx/warpgroup.h"
 
 namespace flash_mla::cuda {
@@ -30,7 +31,7 @@ __device__ __forceinline__ void add_warps(const Mergers<Warps>& mergers, int war
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) mergers.sums[warp][v][lane] = sum[v];
   mergers.meet();
-  if (warp % warps_per_item != 0) return;
+  if ((warp & (warps_per_item - 1)) != 0) return;
 #pragma unroll 1
   for (int other = warp + 1; other < warp + warps_per_item; ++other) {
 #pragma unroll
@@ -46,14 +47,15 @@ __device__ __forceinline__ void merge_items(const Mergers<Warps>& mergers, const
   constexpr int kItemsPerRow = kRowVectors / kVectors;
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes, warp = mergers.warp();
   if (share >= unit.num_rows * kItemsPerRow) return;
-  const int items = ceil_div(unit.num_rows * kItemsPerRow - share, unit.num_splits);
-  int warps_per_item = 1;  // more than one: there is no more than an item a warp, so the loop runs once
-  while (2 * warps_per_item * items <= Warps && warps_per_item * kInFlight < unit.num_splits) warps_per_item *= 2;
-  const int splits = ceil_div(unit.num_splits, warps_per_item), begin = warp % warps_per_item * splits;
+  const int items = SmallDivisor(unit.num_splits).rounded_up(unit.num_rows * kItemsPerRow - share);
+  int shift = 0;  // 2^shift warps share an item; if several, there is no more than an item a warp: the loop runs once
+  while (items << (shift + 1) <= Warps && kInFlight << shift < unit.num_splits) ++shift;
+  const int warps_per_item = 1 << shift, nth = warp & (warps_per_item - 1);
+  const int splits = (unit.num_splits + warps_per_item - 1) >> shift, begin = nth * splits;
 
 #pragma unroll 1
-  for (int done = 0; done < items; done += Warps / warps_per_item) {
-    const int i = done + warp / warps_per_item;
+  for (int done = 0; done < items; done += Warps >> shift) {
+    const int i = done + (warp >> shift);
     const int item = share + i * unit.num_splits, row = item / kItemsPerRow;
     const int vector = item % kItemsPerRow * kVectors, position = vector * kVectorColumns + lane * 4;
     const int stride = params.work.rows_per_unit;  // rows from split to split
@@ -70,13 +72,14 @@ __device__ __forceinline__ void merge_items(const Mergers<Warps>& mergers, const
     };
     float4 sum[kVectors] = {};
     MergedLse merged;
+    RowPlace place;
     if (i < items) {
       merged = warp_merge<kInFlight>(unit.num_splits, begin, min_of(begin + splits, unit.num_splits), lse_of, scale_of,
-                                     load, sum);
+                                     load, sum, [&] { place = place_of_row(params, unit, row); });
     }
-    if (warps_per_item > 1) add_warps(mergers, warps_per_item, sum);
-    if (i < items && warp % warps_per_item == 0) {
-      store_item<Element, Order>(params, unit, row, position, sum, merged.lse());
+    if (shift > 0) add_warps(mergers, warps_per_item, sum);
+    if (i < items && nth == 0) {
+      store_item<Element, Order>(params, place, position, sum, merged.lse());
     }
   }
 }

@@ -28,20 +28,29 @@ __device__ __forceinline__ void store_positions(Element* row, int position, floa
   }
 }
 
-// The result of one item; lane l has positions position + 128 v + 4 l ... of vector v.
-template <class Element, tile::ColumnOrder Order, int kVectors>
-__device__ __forceinline__ void store_item(const MergeParams& params, const CutUnit& unit, int row, int position,
-                                           const float4 (&out)[kVectors], float lse) {
+// Element offsets of a row in the results.
+struct RowPlace {
+  std::int64_t out = 0, lse = 0;
+};
+
+__device__ __forceinline__ RowPlace place_of_row(const MergeParams& params, const CutUnit& unit, int row) {
   const QueryHead at = unpack_row(unit.first_row + row, unit.kv_head, params.work.heads_per_kv);
   const std::int64_t token = params.work.first_query(unit.request) + at.query;
   const auto offset = [&](const RowsView& view) {
     return unit.request * view.batch_stride + token * view.token_stride + at.head * view.head_stride;
   };
-  Element* const to = static_cast<Element*>(params.out.data) + offset(params.out);
+  return {offset(params.out), offset(params.lse)};
+}
+
+// The result of one item; lane l has positions position + 128 v + 4 l ... of vector v.
+template <class Element, tile::ColumnOrder Order, int kVectors>
+__device__ __forceinline__ void store_item(const MergeParams& params, const RowPlace& place, int position,
+                                           const float4 (&out)[kVectors], float lse) {
+  Element* const to = static_cast<Element*>(params.out.data) + place.out;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) store_positions<Element, Order>(to, position + v * kVectorColumns, out[v]);
   if (position == 0 && params.lse.data != nullptr) {
-    static_cast<float*>(params.lse.data)[offset(params.lse)] = lse_for_api(lse);
+    static_cast<float*>(params.lse.data)[place.lse] = lse_for_api(lse);
   }
 }
 

@@ -77,14 +77,20 @@ __device__ __forceinline__ float4 widen(const Four<Element>& four) {
 __device__ __forceinline__ void add(float4& sum, float factor, float4 x) {
   sum.x += factor * x.x, sum.y += factor * x.y, sum.z += factor * x.z, sum.w += factor * x.w;
 }
+// The same, but nothing where x is not wanted: then it may hold anything, and the factor is 0. Without a branch, so
+// that the next sum need not wait for this one.
+__device__ __forceinline__ void add_if(bool wanted, float4& sum, float factor, float4 x) {
+  add(sum, factor, {wanted ? x.x : 0.0f, wanted ? x.y : 0.0f, wanted ? x.z : 0.0f, wanted ? x.w : 0.0f});
+}
 
 // The merged lse of n partials, and sum += factor_i * scale_of(i, v) * o_i over partials begin .. end - 1 in order,
 // with load(first, i, v) vector v of the lane's elements of o_(first + i), which widen() makes a float4. Loads of
 // kInFlight partials are under way at a time, the first ones before the factors are known; a partial whose factor is 0
-// may hold anything and is not added. lse_of and scale_of are called by one lane for a partial.
-template <int kInFlight, int kVectors, class LseOf, class ScaleOf, class Load>
+// may hold anything and is not added. lse_of and scale_of are called by one lane for a partial, meanwhile() once, when
+// the first loads are under way.
+template <int kInFlight, int kVectors, class LseOf, class ScaleOf, class Load, class Meanwhile>
 __device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf lse_of, ScaleOf scale_of, Load load,
-                                                float4 (&sum)[kVectors]) {
+                                                float4 (&sum)[kVectors], Meanwhile meanwhile) {
   static_assert(kInFlight <= kWarpLanes);
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   decltype(load(0, 0, 0)) o[kInFlight][kVectors];
@@ -104,18 +110,19 @@ __device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf
     for (int v = 0; v < kVectors; ++v) scale[v] = present ? scale_of(first + lane, v) : 0.0f;
   };
   load_from(begin);
+  meanwhile();
   const MergedLse merged = warp_merge_lse(n, lse_of);
 #pragma unroll 1
   for (int first = begin; first < end; first += kInFlight) {
     const float own = merged.factor(lse);
 #pragma unroll
+    for (float& factor : scale) factor = own == 0.0f ? 0.0f : own * factor;
+#pragma unroll
     for (int i = 0; i < kInFlight; ++i) {
-      if (first + i >= end) break;
-      if (__shfl_sync(kAllLanes, own, i) == 0.0f) continue;
+      const bool wanted = __shfl_sync(kAllLanes, own, i) != 0.0f;
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
-        const float factor = __shfl_sync(kAllLanes, own * scale[v], i);
-        add(sum[v], factor, widen(o[i][v]));
+        add_if(wanted, sum[v], __shfl_sync(kAllLanes, scale[v], i), widen(o[i][v]));
       }
     }
     if (first + kInFlight < end) load_from(first + kInFlight);
