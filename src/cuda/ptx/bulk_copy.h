@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "cuda/ptx/faults.h"
 #include "cuda/ptx/mbarrier.h"
 #include "cuda/ptx/shared_address.h"
 
@@ -11,6 +12,7 @@ namespace flash_mla::ptx {
 
 // Both addresses and `bytes` are multiples of 16, here and below. The barrier has been told to expect the bytes.
 __device__ __forceinline__ void bulk_load(void* to, const void* from, std::uint32_t bytes, Barrier& delivered) {
+  delay_copies();
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                    shared_address(to)),
                "l"(from), "r"(bytes), "r"(shared_address(delivered.word()))

@@ -22,7 +22,8 @@ __host__ __device__ constexpr std::uint32_t place_named(const char* name) {
 #ifdef FLASH_MLA_FAULTS
 
 // Leaves out `operation` at places first .. last. All warps sleep now and then, for random times; or only one does, so
-// that it is late and all others are not. Warps that wait make noise: loads that delay the stores of others.
+// that it is late and all others are not. Noise: warps that wait make loads that delay the stores of others, and copies
+// find the copy engine busy.
 struct Fault {
   Operation operation;
   std::uint32_t first, last;
@@ -33,6 +34,7 @@ struct Fault {
 };
 static __constant__ Fault selected_fault;
 static __device__ int fault_reached;
+static __device__ unsigned char busy_work[1 << 17];  // for the copy engine
 
 __device__ __forceinline__ std::uint32_t place_of(const void* barrier) {
   extern __shared__ unsigned char fault_origin[];
@@ -64,10 +66,18 @@ __device__ __forceinline__ void make_noise() {
   }
 }
 
+// Gives the copy engine work that changes nothing, so that the next copy is late.
+__device__ __forceinline__ void delay_copies() {
+  if (!selected_fault.noise) return;
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(busy_work)),
+               "r"(static_cast<std::uint32_t>(sizeof busy_work)));
+}
+
 #else
 
 __device__ constexpr std::uint32_t place_of(const void*) { return 0; }
 __device__ constexpr bool left_out(Operation, std::uint32_t) { return false; }
+__device__ constexpr void delay_copies() {}
 
 #endif
 

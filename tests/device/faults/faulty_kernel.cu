@@ -58,10 +58,11 @@ Cases common_cases(FaultyKernel kernel) {
   cases.leave_out_barriers("tile_finished", kRing + offsetof(Ring, tile_finished), sizeof(Ring::tile_finished));
   cases.leave_out_barriers("k_landed", kKv + offsetof(Pipeline, k_landed), sizeof(Pipeline::k_landed));
   cases.leave_out_barriers("k_released", kKv + offsetof(Pipeline, k_released), sizeof(Pipeline::k_released));
-  constexpr std::size_t kLanded = offsetof(SharedMemory, cut) + offsetof(sm90::CutUnits, partials_landed);
-  cases.leave_out_barriers("partials_landed", kLanded, sizeof(sm90::CutUnits::partials_landed));
+  constexpr std::size_t kCut = offsetof(SharedMemory, cut);
+  using Cut = sm90::CutUnits;
+  cases.leave_out_barriers("gates_answered", kCut + offsetof(Cut, gates_answered), sizeof(Cut::gates_answered));
+  cases.leave_out_barriers("partials_landed", kCut + offsetof(Cut, partials_landed), sizeof(Cut::partials_landed));
   cases.leave_out_meeting("wait_for_partials");
-  cases.leave_out_meeting("wait_for_gates");
   cases.leave_out_meeting("meet");
   cases.leave_out_fence("merge_rows", kNotSeen);
   return cases;

@@ -1,7 +1,7 @@
 // Step 8 of docs/algorithm.md [gatekeeper]: one warp of each thread block finds the units that its part has cut, says
 // when its partials of them are written, and learns which shares of the merge the thread block has.
 //
-//   gatekeeper  waits for kPartialsWritten; then meets those who merge at kGatesAnswered
+//   gatekeeper  waits for kPartialsWritten; then gates_answered
 #pragma once
 
 #include "cuda/combine/cut_unit.h"
@@ -18,20 +18,20 @@ inline constexpr int kMergingWarps = 8;
 struct CutUnits {
   cuda::CutUnit unit[2];
   cuda::Shares shares[2];
+  ptx::Barrier gates_answered;                  // gatekeeper, a lane for each unit -> those who merge
   ptx::Barrier partials_landed[kMergingWarps];  // copy engine -> a merging warp
 };
 
 inline __device__ void init_cut_units(CutUnits& cut, int lane) {
   if (lane < kMergingWarps) cut.partials_landed[lane].init(1);
+  if (lane == kMergingWarps) cut.gates_answered.init(2);
 }
 
-// Two named barriers, at which so many warps meet: those who write partials and the gatekeeper, who alone waits; those
-// who merge and the gatekeeper.
-template <int Written, int WrittenWarps, int Answered, int AnsweredWarps>
-struct GateBarriers {
-  static __device__ __forceinline__ void announce_partials() { ptx::arrive_threads(Written, WrittenWarps * 32); }
-  static __device__ __forceinline__ void wait_for_partials() { ptx::sync_threads(Written, WrittenWarps * 32); }
-  static __device__ __forceinline__ void wait_for_gates() { ptx::sync_threads(Answered, AnsweredWarps * 32); }
+// A named barrier, at which so many warps meet: those who write partials and the gatekeeper, who alone waits.
+template <int Written, int Warps>
+struct PartialsBarrier {
+  static __device__ __forceinline__ void announce_partials() { ptx::arrive_threads(Written, Warps * 32); }
+  static __device__ __forceinline__ void wait_for_partials() { ptx::sync_threads(Written, Warps * 32); }
 };
 
 // A lane's gate, if it has one, after its last look at it.
@@ -45,7 +45,7 @@ struct KeptGate {
 };
 
 // Lane 0 keeps the gate of one unit, lane 1 that of the other. The kernel before must have finished.
-template <class Barriers>
+template <class Partials>
 __device__ __forceinline__ KeptGate run_gatekeeper(CutUnits& cut, const DecodeParams& params,
                                                    int rows_per_thread_block) {
   const int lane = threadIdx.x % 32, part = blockIdx.x / params.cohort, member = blockIdx.x % params.cohort;
@@ -59,11 +59,14 @@ __device__ __forceinline__ KeptGate run_gatekeeper(CutUnits& cut, const DecodePa
   cuda::Gate gate(params.partials.gates + unit.first_part * std::int64_t{params.cohort} + member);
   if (is_cut) gate.open(params.launch_tag, unit.num_splits);
   __syncwarp();
-  Barriers::wait_for_partials();
+  Partials::wait_for_partials();
   cuda::Shares shares;
   bool known = is_cut ? gate.publish(unit.num_splits, unit.split, &shares) : true;
   while (!known) known = gate.look(unit.num_splits, unit.split, &shares);
-  if (lane < 2) cut.shares[lane] = shares;
+  if (lane < 2) {
+    cut.shares[lane] = shares;
+    cut.gates_answered.arrive();
+  }
   if (is_cut) gate.count();
   return {gate, is_cut ? unit.num_splits : 0};
 }

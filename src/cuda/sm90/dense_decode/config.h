@@ -34,10 +34,9 @@ inline constexpr int kScoresBarrier = 1;
 inline constexpr int kValuesBarrier = 2;    // + side
 inline constexpr int kSetUpBarrier = 4;     // all threads
 inline constexpr int kPartialsWritten = 5;  // scores, left, right, gatekeeper
-inline constexpr int kGatesAnswered = 6;    // gatekeeper, left, right
-inline constexpr int kMergeBarrier = 7;     // left, right
+inline constexpr int kMergeBarrier = 6;     // left, right
 static_assert(kMergingWarps == 2 * kWarpgroupWarps);
-using Gates = GateBarriers<kPartialsWritten, 3 * kWarpgroupWarps + 1, kGatesAnswered, kMergingWarps + 1>;
+using Partials = PartialsBarrier<kPartialsWritten, 3 * kWarpgroupWarps + 1>;
 
 // The order in which slices are loaded and multiplied: that in which the values roles release them.
 struct SliceOrder {
