@@ -31,6 +31,10 @@ __device__ __forceinline__ void arrive_threads(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// A value that all lanes of a converged warp have, in a form that the compiler knows to be the same for all: addresses
+// made from it are computed once for the warp, in the registers where wgmma wants its descriptors.
+__device__ __forceinline__ int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+
 // True in one lane of a converged warp.
 __device__ __forceinline__ bool elect_one() {
   std::uint32_t elected;

@@ -24,16 +24,22 @@ __device__ __forceinline__ std::int64_t partial_row(const DecodeParams& params, 
 // 0 for a row that saw no token.
 __device__ __forceinline__ float inverse(float sum) { return sum == 0.f ? 0.f : 1.f / sum; }
 
-// The largest finite |x| of the pairs that for_each(raise) hands to raise(a, b); Inf and NaN have no part in a scale.
-template <class ForEach>
-__device__ __forceinline__ float largest_finite(ForEach for_each) {
-  float largest = 0.f;
-  for_each([&](float a, float b) { largest = fmaxf(largest, fmaxf(fabsf(a), fabsf(b))); });
-  if (largest != kPositiveInfinity) return largest;
-  largest = 0.f;
-  const auto finite = [](float x) { return fabsf(x) == kPositiveInfinity ? 0.f : fabsf(x); };
-  for_each([&](float a, float b) { largest = fmaxf(largest, fmaxf(finite(a), finite(b))); });
-  return largest;
+// The largest finite |x| of each of several sets: for_each(raise) hands the elements x of set s to raise(s, x), those
+// of all sets in turn, so that none waits for its own maximum. Inf and NaN have no part in a scale.
+template <int Sets, class ForEach>
+__device__ __forceinline__ void find_largest_finite(float (&largest)[Sets], ForEach for_each) {
+#pragma unroll
+  for (float& x : largest) x = 0.f;
+  for_each([&](int set, float x) { largest[set] = fmaxf(largest[set], fabsf(x)); });
+  bool finite = true;
+#pragma unroll
+  for (const float x : largest) finite = finite && x != kPositiveInfinity;
+  if (finite) return;
+#pragma unroll
+  for (float& x : largest) x = 0.f;
+  for_each([&](int set, float x) {
+    if (fabsf(x) != kPositiveInfinity) largest[set] = fmaxf(largest[set], fabsf(x));
+  });
 }
 
 __device__ __forceinline__ int visible_to_row(const Work& work, const TileRecord& tile, int row) {

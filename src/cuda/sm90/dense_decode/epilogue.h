@@ -40,37 +40,48 @@ __device__ __forceinline__ void transpose_quad(std::uint32_t (&x)[4]) {
   exchange(x[1], x[3], high, 2);
 }
 
-// The largest finite |o| of a piece of a row.
-__device__ __forceinline__ float largest_of_piece(const float (&o)[kPieceRegisters], int h) {
-  return row_max(largest_finite([&](auto raise) {
+// The largest finite |o| of each piece of the thread's rows h: set h * kPieces + piece.
+__device__ __forceinline__ void find_largest(const Accumulators& acc, float (&largest)[2 * kPieces]) {
+  find_largest_finite(largest, [&](auto raise) {
 #pragma unroll
-    for (int i = 2 * h; i < kPieceRegisters; i += 4) raise(o[i], o[i + 1]);
-  }));
+    for (int i = 0; i < kPieceRegisters; ++i) {
+#pragma unroll
+      for (int piece = 0; piece < kPieces; ++piece) raise(i / 2 % 2 * kPieces + piece, acc.o[piece][i]);
+    }
+  });
+#pragma unroll
+  for (float& x : largest) x = row_max(x);
 }
 
 template <Side S>
-__device__ __forceinline__ void write_partial_row(const DecodeParams& params, const TileRecord& tile, int row,
-                                                  const Accumulators& acc, int h, float inverse_sum) {
+__device__ __forceinline__ void write_partial(const DecodeParams& params, const TileRecord& tile,
+                                              const Accumulators& acc) {
   static_assert(kPieceColumns == cuda::kScaledColumns);
-  const int t = threadIdx.x % 4;
-  const bool present = row < tile.num_rows;
-  const std::int64_t at = partial_row(params, tile, row);
+  const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
+  float largest[2 * kPieces];
+  find_largest(acc, largest);
 #pragma unroll
-  for (int piece = 0; piece < kPieces; ++piece) {
-    const int index = static_cast<int>(S) * kPieces + piece;
-    const cuda::PowerOfTwo power = cuda::scale_to_f16(largest_of_piece(acc.o[piece], h));
-    if (!present) continue;
-    if (t == 0) params.partials.rows[at].scale[index] = power.inverse * inverse_sum;
-    std::uint16_t* const to = params.partials.values_of(at) + index * kPieceColumns + 8 * t;
+  for (int h = 0; h < 2; ++h) {
+    const int row = tile::accumulator_row(warp, lane, 2 * h);
+    const float inverse_sum = inverse(row_sum(acc.sum[h]));
+    const bool present = row < tile.num_rows;
+    const std::int64_t at = partial_row(params, tile, row);
 #pragma unroll
-    for (int group = 0; group < kPieceColumns / 32; ++group) {  // tile::ColumnOrder::pairs
-      std::uint32_t x[4];
+    for (int piece = 0; piece < kPieces; ++piece) {
+      const int index = static_cast<int>(S) * kPieces + piece;
+      const cuda::PowerOfTwo power = cuda::scale_to_f16(largest[h * kPieces + piece]);
+      if (present && lane % 4 == 0) params.partials.rows[at].scale[index] = power.inverse * inverse_sum;
+      std::uint16_t* const to = params.partials.values_of(at) + index * kPieceColumns + 8 * (lane % 4);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int i = 16 * group + 4 * j + 2 * h;
-        x[j] = pack<__half>(acc.o[piece][i] * power.factor, acc.o[piece][i + 1] * power.factor);
+      for (int group = 0; group < kPieceColumns / 32; ++group) {  // tile::ColumnOrder::pairs
+        std::uint32_t x[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int i = 16 * group + 4 * j + 2 * h;
+          x[j] = pack<__half>(acc.o[piece][i] * power.factor, acc.o[piece][i + 1] * power.factor);
+        }
+        if (present) *reinterpret_cast<uint4*>(to + 32 * group) = uint4{x[0], x[1], x[2], x[3]};
       }
-      *reinterpret_cast<uint4*>(to + 32 * group) = uint4{x[0], x[1], x[2], x[3]};
     }
   }
 }
@@ -102,17 +113,16 @@ __device__ __forceinline__ void write_result_row(const DecodeParams& params, con
 template <class Element, Side S>
 __device__ __forceinline__ void write_tile(const DecodeParams& params, const TileRecord& tile,
                                            const Accumulators& acc) {
+  if (tile.slot >= 0) {
+    write_partial<S>(params, tile, acc);
+    return;
+  }
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int row = tile::accumulator_row(warp, lane, 2 * h);
     if (!__any_sync(kAllLanes, row < tile.num_rows)) continue;
-    const float inverse_sum = inverse(row_sum(acc.sum[h]));
-    if (tile.slot >= 0) {
-      write_partial_row<S>(params, tile, row, acc, h, inverse_sum);
-    } else {
-      write_result_row<Element, S>(params, tile, row, acc, h, inverse_sum);
-    }
+    write_result_row<Element, S>(params, tile, row, acc, h, inverse(row_sum(acc.sum[h])));
   }
 }
 

@@ -104,7 +104,7 @@ __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParam
     clear(acc);
 #pragma unroll 1
     for (int block = begin; block < end; ++block, ++blocks) {
-      const int stage = blocks % kStages;
+      const int stage = ptx::uniform(blocks % kStages);
       smem.p_published.wait(blocks & 1);
       // Every phase is waited for once; that of a first block is over, and the next cannot be before p_fetched.
       if (S == Side::right && block == begin) smem.scores_done.wait(blocks & 1);

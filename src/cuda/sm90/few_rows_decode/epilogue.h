@@ -37,44 +37,51 @@ __device__ __forceinline__ void write_row_sums(const DecodeParams& params, const
   }
 }
 
-// The largest finite |o| among a row's columns that the warp has.
+// The largest finite |o| of each of the thread's rows among the columns that the warp has.
 template <int Rows>
-__device__ __forceinline__ float largest_of_row(const Accumulators<Rows>& acc, int column) {
-  const int first = 4 * (column / 2) + column % 2;  // the row's accumulators: this and + 2, of each slice
-  float largest = largest_finite([&](auto raise) {
+__device__ __forceinline__ void find_largest(const Accumulators<Rows>& acc, float (&largest)[kThreadColumns<Rows>]) {
+  find_largest_finite(largest, [&](auto raise) {
 #pragma unroll
-    for (const auto& slice : acc.o) raise(slice[first], slice[first + 2]);
+    for (const auto& slice : acc.o) {
+#pragma unroll
+      for (int i = 0; i < kTileRegisters<Rows>; ++i) raise(column_of(i), slice[i]);
+    }
   });
 #pragma unroll
   for (int distance = 4; distance < 32; distance *= 2) {
-    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, distance));
+#pragma unroll
+    for (float& x : largest) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, distance));
   }
-  return largest;
 }
 
 template <int Rows>
 __device__ __forceinline__ void write_partial(const DecodeParams& params, const TileRecord& tile,
                                               const Accumulators<Rows>& acc, const float (&sum)[kThreadColumns<Rows>]) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  float largest[kThreadColumns<Rows>];
+  find_largest(acc, largest);
 #pragma unroll
   for (int c = 0; c < kThreadColumns<Rows>; ++c) {
-    const cuda::PowerOfTwo power = cuda::scale_to_f16(largest_of_row(acc, c));
-    const int row = row_of_column(lane, c);
-    if (row >= tile.num_rows) continue;
-    const std::int64_t at = partial_row(params, tile, row);
-    if (lane < 4) params.partials.rows[at].scale[warp] = power.inverse * inverse(sum[c]);
+    const cuda::PowerOfTwo power = cuda::scale_to_f16(largest[c]);
+    uint4 values[2];  // columns 16 w + l / 4 and + 8 of each slice
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {  // columns 16 w + l / 4 and + 8 of each slice
+    for (int half = 0; half < 2; ++half) {
       const int i = 4 * (c / 2) + c % 2 + 2 * half;
       std::uint32_t pairs[kLatentSlices / 2];
 #pragma unroll
       for (int slice = 0; slice < kLatentSlices; slice += 2) {
         pairs[slice / 2] = pack<__half>(acc.o[slice][i] * power.factor, acc.o[slice + 1][i] * power.factor);
       }
-      *reinterpret_cast<uint4*>(params.partials.values_of(at) +
-                                tile::transposed_position(0, 16 * warp + lane / 4 + 8 * half)) =
-          uint4{pairs[0], pairs[1], pairs[2], pairs[3]};
+      values[half] = {pairs[0], pairs[1], pairs[2], pairs[3]};
     }
+    const float scale = power.inverse * inverse(sum[c]);
+    const int row = row_of_column(lane, c);
+    if (row >= tile.num_rows) continue;
+    const std::int64_t at = partial_row(params, tile, row);
+    if (lane < 4) params.partials.rows[at].scale[warp] = scale;
+    std::uint16_t* const to = params.partials.values_of(at) + tile::transposed_position(0, 16 * warp + lane / 4);
+    *reinterpret_cast<uint4*>(to) = values[0];
+    *reinterpret_cast<uint4*>(to + tile::transposed_position(0, 8)) = values[1];
   }
 }
 

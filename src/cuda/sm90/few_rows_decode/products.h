@@ -36,7 +36,8 @@ __device__ __forceinline__ void multiply_scores(SharedMemory<Rows>& smem, int st
   using Mma = ptx::Wgmma<Element, Rows, ptx::Major::k>;
   const std::uint64_t k = tile::k_major(ptx::shared_address(smem.kv.k[stage]));
   const std::uint64_t q = tile::k_major(ptx::shared_address(smem.q[0]));
-  float odd[kTileRegisters<Rows>];  // a second sum: products so small would wait for one another
+  constexpr int kSums = 64 / Rows;  // products so small would wait for one another
+  float sums[kSums][kTileRegisters<Rows>];
 #pragma unroll
   for (int position = 0; position < kSlices; ++position) {
     const int slice = SliceOrder::at(position);
@@ -45,14 +46,18 @@ __device__ __forceinline__ void multiply_scores(SharedMemory<Rows>& smem, int st
 #pragma unroll
     for (int step = 0; step < kSliceSteps; ++step) {
       const int offset = tile::k_major_step_bytes(step);
-      Mma::mma(step % 2 == 0 ? s : odd, tile::advance(k, slice * kSliceBytes + offset),
-               tile::advance(q, slice * kQuerySliceBytes<Rows> + offset), position > 0 || step > 1);
+      Mma::mma(sums[step % kSums], tile::advance(k, slice * kSliceBytes + offset),
+               tile::advance(q, slice * kQuerySliceBytes<Rows> + offset), position > 0 || step >= kSums);
     }
   }
   ptx::warpgroup_commit();
   ptx::warpgroup_wait<0>();
 #pragma unroll
-  for (int i = 0; i < kTileRegisters<Rows>; ++i) s[i] += odd[i];
+  for (int i = 0; i < kTileRegisters<Rows>; ++i) {
+    s[i] = sums[0][i];
+#pragma unroll
+    for (int sum = 1; sum < kSums; ++sum) s[i] += sums[sum][i];
+  }
 }
 
 template <int Rows>
