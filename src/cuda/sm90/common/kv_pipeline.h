@@ -116,6 +116,31 @@ __device__ __forceinline__ void load_blocks(KvPipeline<Stages>& kv, const Tensor
   }
 }
 
+// By one thread: asks for the first blocks of a long tile, as many as there is room for, to be brought to the L2 cache
+// while the kernels before this one still run: near their ends memory has less to do. (The loads of a short tile would
+// wait behind that for longer than they gain.) Only a hint: what those kernels write to the blocks is seen in L2, and
+// should they change the block table, a page was brought in vain. Its entries are not read through L1, which would keep
+// them.
+template <int Stages>
+__device__ __forceinline__ void prefetch_long_tile(const TensorMaps& maps, const DecodeParams& params,
+                                                   const TileRecord& tile, ptx::L2Priority priority) {
+  constexpr int kLongBlocks = 4;
+  if (tile.block_end - tile.block_begin <= kLongBlocks || params.page_size < kBlockTokens) return;
+  const std::int32_t* const table = params.block_table + tile.request * params.block_table_stride;
+#pragma unroll 1
+  for (int block = tile.block_begin; block < tile.block_begin + Stages; ++block) {
+    const int index = block / (params.page_size / kBlockTokens);
+    if (index >= params.block_table_columns) return;
+    const int page = __ldcg(table + index), row = block * kBlockTokens - index * params.page_size;
+#pragma unroll 1
+    for (int slice = 0; slice < kSlices; ++slice) {
+      const bool rope = slice == kLatentSlices;
+      ptx::tma_prefetch(rope ? maps.k_rope : maps.k_latent,
+                        {rope ? 0 : slice * tile::kSliceColumns, row, tile.kv_head, page}, priority);
+    }
+  }
+}
+
 // The loader: one warp, for all tiles of its thread block.
 template <class SliceOrder, int Stages>
 __device__ __forceinline__ void run_loader(KvPipeline<Stages>& kv, TileRing& ring, const TensorMaps& maps,

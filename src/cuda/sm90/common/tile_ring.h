@@ -63,8 +63,11 @@ inline __device__ void write_record(TileRecord& record, const Work& work, const 
   record.first_query = work.first_query(tile.request);
 }
 
-// The dealer's state lives in shared memory, for its warp may have few registers.
-inline __device__ void deal_tiles(TileRing& ring, const DecodeParams& params, int rows_per_thread_block) {
+// The dealer's state lives in shared memory, for its warp may have few registers. once_dealt(tile) is called with the
+// first tile.
+template <class OnceDealt>
+__device__ __forceinline__ void deal_tiles(TileRing& ring, const DecodeParams& params, int rows_per_thread_block,
+                                           OnceDealt once_dealt) {
   DealerState& dealer = ring.dealer;
   TileCursor& cursor =
       *new (dealer.cursor) TileCursor(params.work, *params.header, params.parts, blockIdx.x / params.cohort);
@@ -82,6 +85,7 @@ inline __device__ void deal_tiles(TileRing& ring, const DecodeParams& params, in
     }
     ring.tile_dealt[slot].arrive();
     if (!more) return;
+    if (dealt == 0) once_dealt(ring.tiles[0]);
   }
 }
 

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warpgroup == 3) {
     ptx::lower_registers<kLoadRegisters>();
     if (warp == kDealerWarp) {
-      if (threadIdx.x % 32 == 0) deal_tiles(smem.ring, params, kRows);
+      if (threadIdx.x % 32 == 0) deal_tiles(smem.ring, params, kRows, [](const TileRecord&) {});
       return;
     }
     ptx::wait_for_prerequisites();
@@ -56,15 +56,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else if (warp == kQueryLoaderWarp) {
       run_query_loader(smem.ring, smem.q[0].bytes, kSliceBytes, smem.q_landed, smem.q_released, maps, params);
     } else {
-      KeptGate gate = run_gatekeeper<Gates>(smem.cut, params, kRows);
-      Gates::wait_for_gates();
-      gate.clear();
+      run_gatekeeper<Partials>(smem.cut, params, kRows).clear();
     }
   } else if (warpgroup == 0) {
     ptx::lower_registers<kScoresRegisters>();
     ptx::wait_for_prerequisites();
     run_scores<Element>(smem, params);
-    Gates::announce_partials();
+    Partials::announce_partials();
   } else {
     ptx::raise_registers<kValuesRegisters>();
     ptx::wait_for_prerequisites();
@@ -73,9 +71,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
       run_values<Element, Side::right>(smem, params);
     }
-    Gates::announce_partials();
+    Partials::announce_partials();
     if (warpgroup == 1) write_padding<Element>(params);
-    Gates::wait_for_gates();
+    smem.cut.gates_answered.wait(0);
     cuda::merge_cut_units<Element, tile::ColumnOrder::pairs, kRows, 10>(
         params, smem.cut.unit, smem.cut.shares, smem.kv.k[0][0].bytes, sizeof smem.kv.k, smem.cut.partials_landed,
         kWarpgroupWarps, kMergeBarrier);

@@ -5,6 +5,7 @@
 //   S^T [64 tokens x Rows] = K Q^T          O^T [512 x Rows] = V^T P^T
 #pragma once
 
+#include "cuda/ptx/tma.h"
 #include "cuda/sm90/common/gatekeeper.h"
 #include "cuda/sm90/common/geometry.h"
 
@@ -33,11 +34,13 @@ inline constexpr int kThreads = 32 * kWarps;
 inline constexpr int kSetUpBarrier = 1;     // all threads
 inline constexpr int kGroupBarrier = 2;     // the group
 inline constexpr int kPartialsWritten = 3;  // the group, gatekeeper
-inline constexpr int kGatesAnswered = 4;    // all threads
-inline constexpr int kMergeBarrier = 5;     // all threads
+inline constexpr int kMergeBarrier = 4;     // all threads
 
 static_assert(kMergingWarps == kWarps);
-using Gates = GateBarriers<kPartialsWritten, kWarpgroupWarps + 1, kGatesAnswered, kWarps>;
+using Partials = PartialsBarrier<kPartialsWritten, kWarpgroupWarps + 1>;
+
+// Blocks are read once a step: they leave the L2 cache before partials do, which are read soon.
+inline constexpr ptx::L2Priority kPriority = ptx::L2Priority::evict_first;
 
 // The order in which slices are loaded and multiplied: that in which they are released.
 struct SliceOrder {

@@ -59,7 +59,7 @@ __device__ __forceinline__ void run_tile(SharedMemory<Rows>& smem, const DecodeP
   float sum[kThreadColumns<Rows>] = {};
 #pragma unroll 1
   for (int block = begin; block < end; ++block, ++blocks) {
-    const int stage = blocks % kStages;
+    const int stage = ptx::uniform(blocks % kStages);
     float s[kTileRegisters<Rows>], factor[kThreadColumns<Rows>];
     multiply_scores<Element>(smem, stage, (blocks / kStages) & 1, s);
     if (lane == 0) {
@@ -100,7 +100,8 @@ __device__ __forceinline__ void run_group(SharedMemory<Rows>& smem, const Decode
 
 // The dealer does not wait for the kernel before this one: the schedule and the lengths that it was made from were
 // there before this kernel could begin, for the schedule kernel lets no other begin early and fences what it wrote.
-// Nothing else may be read, and nothing written, before the kernel before has finished.
+// Nothing else may be read but as a hint (prefetch_long_tile), and nothing written, before the kernel before has
+// finished.
 template <class Element, int Rows>
 __global__ void __launch_bounds__(kThreads, 1)
     flash_fwd_splitkv_mla_kernel(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
@@ -116,25 +117,28 @@ __global__ void __launch_bounds__(kThreads, 1)
   ptx::sync_threads(kSetUpBarrier, kThreads);
   KeptGate gate;
   if (warp == kDealerWarp) {
-    if (lane == 0) deal_tiles(smem.ring, params, Rows);
+    if (lane == 0) {
+      deal_tiles(smem.ring, params, Rows,
+                 [&](const TileRecord& first) { prefetch_long_tile<kStages>(maps, params, first, kPriority); });
+    }
     __syncwarp();
   } else if (warp == kLoaderWarp) {
     prefetch_maps(maps);
     ptx::wait_for_prerequisites();
-    run_loader<SliceOrder>(smem.kv, smem.ring, maps, params, ptx::L2Priority::evict_first);
+    run_loader<SliceOrder>(smem.kv, smem.ring, maps, params, kPriority);
   } else if (warp == kQueryLoaderWarp) {
     ptx::wait_for_prerequisites();
     run_query_loader(smem.ring, smem.q[0], kQuerySliceBytes<Rows>, smem.q_landed, smem.q_released, maps, params);
   } else if (warp == kGatekeeperWarp) {
     ptx::wait_for_prerequisites();
-    gate = run_gatekeeper<Gates>(smem.cut, params, Rows);
+    gate = run_gatekeeper<Partials>(smem.cut, params, Rows);
   } else {
     ptx::wait_for_prerequisites();
     run_group<Element>(smem, params);
-    Gates::announce_partials();
+    Partials::announce_partials();
     write_padding<Element>(params);
   }
-  Gates::wait_for_gates();
+  smem.cut.gates_answered.wait(0);
   // Blocks of tokens have all been used: their place serves the merge.
   cuda::merge_cut_units<Element, tile::ColumnOrder::transposed, Rows, 9>(params, smem.cut.unit, smem.cut.shares,
                                                                          smem.kv.k[0][0].bytes, sizeof smem.kv.k,
