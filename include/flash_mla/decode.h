@@ -54,7 +54,8 @@ FLASH_MLA_API Status num_splits(const Plan& plan, MemoryView schedule_memory, co
 // Decodes one layer. `schedule_memory` is only read: layers and streams may share it. `scratch` belongs to this call
 // until it has finished. Thread-safe for distinct scratch and outputs. On CUDA its kernel begins early (programmatic
 // dependent launch), and reads the schedule and cache_seqlens before the kernel before it in the stream has finished:
-// the kernel that writes these must not itself let others begin early. All else waits. Errors: invalid_argument names
+// the kernel that writes these must not itself let others begin early. Of the block table it may look up pages to fetch
+// into the L2 cache; should they still change, nothing depends on that. All else waits. Errors: invalid_argument names
 // the argument and its value, and nothing was written; on the CPU also a schedule made for other lengths and a page id
 // that is out of range. On CUDA those two give undefined values in `out` and `lse` for the requests concerned, never an
 // access outside the given tensors in the case of changed lengths.

@@ -1,7 +1,7 @@
 // Step 8 of docs/algorithm.md [gatekeeper]: one warp of each thread block finds the units that its part has cut, says
 // when its partials of them are written, and learns which shares of the merge the thread block has.
 //
-//   gatekeeper  waits for kPartialsWritten; then gates_answered
+//   gatekeeper  waits for kPartialsWritten; announces gates_answered
 #pragma once
 
 #include "cuda/combine/cut_unit.h"
