@@ -54,6 +54,8 @@ class Results:
     run: dict  # our file
     peers: dict
     rows: list[Row]
+    sweep: list[dict]  # points {b, h, s_k, us, floor_us}; empty when none were measured, as below
+    pairs: list[dict]  # {name, us, base_us, ratio}
 
     def regime(self, name: str) -> list[Row]:
         return [row for row in self.rows if row.regime == name]
@@ -96,22 +98,21 @@ def join(ours: dict, peer: dict, roof: dict) -> Row:
     )
 
 
+def read(path: pathlib.Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def load(gpu: str, root: pathlib.Path = ROOT) -> Optional[Results]:
     """The results of this GPU, in the order of the peers' file; None when there are none."""
     paths = [root / "bench" / folder / f"{gpu}.json" for folder in ("results", "peers")]
     if not all(path.exists() for path in paths):
         return None
-    run, peers = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    run, peers = map(read, paths)
+    path = root / "bench" / "results" / f"{gpu}_sweep.json"
+    sweep = read(path) if path.exists() else {}
     ours = {key_of(row): row for row in run["rows"]}
     rows = [join(ours[key_of(peer)], peer, run["roof"]) for peer in peers["rows"] if key_of(peer) in ours]
-    return Results(gpu, run, peers, rows)
-
-
-def load_sweep(gpu: str, part: str = "sweep", root: pathlib.Path = ROOT) -> list[dict]:
-    """Points {b, h, s_k, us, floor_us}, or with part "pairs" {name, us, base_us, ratio}; empty when none were
-    measured."""
-    path = root / "bench" / "results" / f"{gpu}_sweep.json"
-    return json.loads(path.read_text(encoding="utf-8")).get(part, []) if path.exists() else []
+    return Results(gpu, run, peers, rows, sweep.get("sweep", []), sweep.get("pairs", []))
 
 
 def steps_above_neighbours(points: list[dict], slack_us: float = 3.0) -> list[tuple[float, dict]]:

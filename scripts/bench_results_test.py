@@ -64,6 +64,16 @@ class BenchResults(unittest.TestCase):
         self.assertIn("| all rows | 2 | 1.000 x | 0.50 x, b=4 s_q=1 h=16 64 uniform |  |", text)
         widths = {line.count("|") for line in text.splitlines() if line.startswith("| b=")}
         self.assertEqual(widths, {12})
+        self.assertNotIn("| pair |", text)
+
+    def test_tables_of_a_sweep(self) -> None:
+        pair = {"name": "skewed b=8 h=16", "us": 24.4, "base_us": 20.0, "ratio": 1.22}
+        content = {"sweep": [point(1, 64, 8), point(1, 128, 10), point(1, 256, 4)], "pairs": [pair]}
+        path = self.root / "bench" / "results" / "h100_sweep.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        text = results_table.report(bench_results.load("h100", self.root))
+        self.assertIn("| skewed b=8 h=16 | 24.4 | 20.0 | 1.220 |", text)
+        self.assertIn("| b=1 h=16 128 | 10.0 | 1.0 | 1.25 |", text)
 
 
 if __name__ == "__main__":

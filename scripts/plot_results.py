@@ -87,8 +87,9 @@ def ratios(results: Results) -> Figure:
     return figure
 
 
-def sweep(results: Results, points: list[dict]) -> Figure:
+def sweep(results: Results) -> Figure:
     """Time over (floor + 3 us) against the length, a line for each batch."""
+    points = results.sweep
     heads = sorted({point["h"] for point in points})
     figure, all_axes = plt.subplots(1, len(heads), figsize=(12, 4.6), sharey=True, squeeze=False)
     batches = sorted({point["b"] for point in points})
@@ -113,8 +114,8 @@ def main(folder: pathlib.Path) -> int:
             continue
         save(roofline(results), folder / f"{gpu}_roofline.svg")
         save(ratios(results), folder / f"{gpu}_ratio.svg")
-        if points := bench_results.load_sweep(gpu):
-            save(sweep(results, points), folder / f"{gpu}_sweep.svg")
+        if results.sweep:
+            save(sweep(results), folder / f"{gpu}_sweep.svg")
         drawn += 1
     return 0 if drawn else 1
 

@@ -62,16 +62,15 @@ def ceilings_table(results: Results) -> list[str]:
     return lines
 
 
-def pairs_table(gpu: str) -> list[str]:
-    pairs = bench_results.load_sweep(gpu, "pairs")
-    lines = header(["pair", "us", "against us", "ratio"]) if pairs else []
-    for pair in pairs:
+def pairs_table(results: Results) -> list[str]:
+    lines = header(["pair", "us", "against us", "ratio"]) if results.pairs else []
+    for pair in results.pairs:
         lines.append(line([pair["name"], f"{pair['us']:.1f}", f"{pair['base_us']:.1f}", f"{pair['ratio']:.3f}"]))
     return lines
 
 
-def sweep_lines(gpu: str) -> list[str]:
-    highest = bench_results.steps_above_neighbours(bench_results.load_sweep(gpu))[:8]
+def sweep_lines(results: Results) -> list[str]:
+    highest = bench_results.steps_above_neighbours(results.sweep)[:8]
     if not highest:
         return []
     lines = header(["highest steps of the sweep", "us", "floor us", "x the larger neighbour"])
@@ -85,7 +84,7 @@ def report(results: Results) -> str:
     run = results.run
     tables = [means_table(results), ceilings_table(results)]
     tables += [rows_table(results, regime) for regime in bench_results.REGIMES if results.regime(regime)]
-    tables += [pairs_table(results.gpu), sweep_lines(results.gpu)]
+    tables += [pairs_table(results), sweep_lines(results)]
     title = f"{run['device']}, {run['date']}, commit {run['commit']}; schedule {run['schedule_us_b256']:.1f} us at "
     title += f"b = 256, decode {run['host_us_per_decode']:.1f} us of host time"
     return "\n\n".join([title] + ["\n".join(table) for table in tables if table])
