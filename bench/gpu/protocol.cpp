@@ -89,22 +89,36 @@ CallGraph::Sustained CallGraph::sustained() {
   return result;
 }
 
-double host_us_per_decode(Workload& workload) {
-  cudaStream_t stream = nullptr;
-  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-  workload.schedule(stream);
+namespace {
+
+// The median of single calls enqueue(call, stream), of bursts on an idle stream.
+template <class Enqueue>
+double host_us_per_call(cudaStream_t stream, Enqueue enqueue) {
   std::vector<double> samples;
   for (int round = 0; round < 50; ++round) {
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
     for (int call = 0; call < 20; ++call) {
       const auto begin = std::chrono::steady_clock::now();
-      workload.decode(call % workload.num_sets(), stream);
+      enqueue(call, stream);
       samples.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count());
     }
   }
   check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
-  check(cudaStreamDestroy(stream), "cudaStreamDestroy");
   return median(samples);
+}
+
+}  // namespace
+
+HostTime host_time(Workload& workload) {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  workload.schedule(stream);
+  HostTime time;
+  time.decode_us = host_us_per_call(
+      stream, [&](int call, cudaStream_t on) { workload.decode(call % workload.num_sets(), on); });
+  time.empty_launch_us = host_us_per_call(stream, [](int, cudaStream_t on) { launch_nothing(on); });
+  check(cudaStreamDestroy(stream), "cudaStreamDestroy");
+  return time;
 }
 
 double schedule_us(Workload& workload) {

@@ -38,8 +38,12 @@ class CallGraph {
   int calls_ = 0;
 };
 
-// Host time of one decode call, microseconds, median over many; the launches are drained in between.
-double host_us_per_decode(Workload& workload);
+// Host time of a call, microseconds, median over many; the launches are drained in between. By far the most of a decode
+// is what any launch takes, which differs from host to host.
+struct HostTime {
+  double decode_us = 0, empty_launch_us = 0;
+};
+HostTime host_time(Workload& workload);
 // Device time of schedule() alone, microseconds, from a graph of many.
 double schedule_us(Workload& workload);
 

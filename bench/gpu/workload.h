@@ -45,6 +45,8 @@ class PagePool {
   std::vector<std::int32_t> order_;
 };
 
+// A kernel that does nothing.
+void launch_nothing(cudaStream_t stream);
 void fill_normal(void* bf16_data, std::int64_t elements, std::uint64_t seed);
 
 class Workload {

@@ -124,11 +124,8 @@ class CudaBackend final : public Backend {
   Status decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch,
                 Stream stream) const noexcept override {
     if (problem.batch.total_q == 0) return {};
-    const int device = plan.config().device.index;
-    const DeviceGuard guard(device);
-    FLASH_MLA_TRY(guard.status());
-    return sm90::launch_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch, device,
-                               handle(stream));
+    return sm90::launch_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch,
+                               plan.config().device.index, handle(stream));
   }
 
   Status merge(const MergeProblem& problem, Device device, Stream stream) const noexcept override {

@@ -11,15 +11,6 @@ Status check(cudaError_t error, const char* call) noexcept {
   return make_error(code, "%s failed: %s (%s)", call, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-Status set_attribute_once(const void* kernel, cudaFuncAttribute attribute, int value, int device,
-                          DeviceBits& done) noexcept {
-  const std::uint64_t bit = device < 64 ? std::uint64_t{1} << device : 0;
-  if (done.load(std::memory_order_relaxed) & bit) return {};
-  FLASH_MLA_CUDA_TRY(cudaFuncSetAttribute, kernel, attribute, value);
-  done.fetch_or(bit, std::memory_order_relaxed);
-  return {};
-}
-
 DeviceGuard::DeviceGuard(int device) noexcept {
   int current = 0;
   status_ = check(cudaGetDevice(&current), "cudaGetDevice");

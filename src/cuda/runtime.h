@@ -3,9 +3,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include <atomic>
-#include <cstdint>
-
 #include "flash_mla/status.h"
 
 namespace flash_mla::cuda {
@@ -26,13 +23,6 @@ class DeviceGuard {
   int previous_ = -1;  // -1: nothing to restore
   Status status_;
 };
-
-// Devices on which something has been done once, a bit each.
-using DeviceBits = std::atomic<std::uint64_t>;
-
-// Sets a kernel's attribute on the current device, `device`, unless `done` says that it has been.
-[[nodiscard]] Status set_attribute_once(const void* kernel, cudaFuncAttribute attribute, int value, int device,
-                                        DeviceBits& done) noexcept;
 
 // Evaluates a runtime call; returns from the caller with a Status that names the call when it fails.
 #define FLASH_MLA_CUDA_TRY(function, ...)                                                               \

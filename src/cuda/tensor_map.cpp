@@ -1,49 +1,10 @@
 #include "cuda/tensor_map.h"
 
-#include <cuda_runtime_api.h>
-
 #include "core/error.h"
-#include "cuda/runtime.h"
+#include "cuda/driver.h"
 
 namespace flash_mla::cuda {
 namespace {
-
-// The driver's functions, asked of it at run time, so that programs start on machines without one.
-struct Driver {
-  decltype(&cuTensorMapEncodeTiled) encode = nullptr;
-  decltype(&cuTensorMapReplaceAddress) replace_address = nullptr;
-  Status status;
-
-  static const Driver& get() noexcept {
-    static const Driver driver;
-    return driver;
-  }
-
- private:
-  Driver() noexcept {
-    encode = find<decltype(encode)>("cuTensorMapEncodeTiled");
-    if (status.ok()) replace_address = find<decltype(replace_address)>("cuTensorMapReplaceAddress");
-  }
-
-  template <class Function>
-  Function find(const char* name) noexcept {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-#if CUDART_VERSION >= 12050
-    status = check(cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found),
-                   "cudaGetDriverEntryPointByVersion");
-#else
-    status = check(cudaGetDriverEntryPoint(name, &function, cudaEnableDefault, &found), "cudaGetDriverEntryPoint");
-#endif
-    if (!status.ok()) return nullptr;
-    if (found == cudaDriverEntryPointSuccess && function != nullptr) return reinterpret_cast<Function>(function);
-    int version = 0;
-    cudaDriverGetVersion(&version);
-    status = make_error(StatusCode::unsupported, "the driver (CUDA %d.%d) has no %s; CUDA 12.0 or later is needed",
-                        version / 1000, version % 1000 / 10, name);
-    return nullptr;
-  }
-};
 
 // The maps that this thread asked for last, one of each form: a model's layers differ in their addresses alone, and to
 // put in another address is quicker than to encode (0.1 us a map).
@@ -83,7 +44,7 @@ Status encode(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
     const std::int64_t stride = spec.sizes[axis] == 1 ? spec.sizes[0] : spec.stride_elements[axis];
     strides_bytes[axis - 1] = static_cast<cuuint64_t>(stride * kElementBytes);
   }
-  const CUresult result = Driver::get().encode(
+  const CUresult result = Driver::get().encode_tensor_map(
       map, spec.dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
       static_cast<cuuint32_t>(spec.rank), const_cast<void*>(spec.base), sizes, strides_bytes, box, steps,
       CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,

@@ -1,4 +1,4 @@
-// See guarded_memory.h. The driver's functions are asked for at run time, so that the program starts without a driver.
+// See guarded_memory.h.
 #include "device/guarded_memory.h"
 
 #include <cuda.h>
@@ -6,32 +6,11 @@
 
 #include <algorithm>
 
+#include "device/driver.h"
 #include "device/gpu.h"
 
 namespace flash_mla::test {
 namespace {
-
-template <class Function>
-Function* driver_function(const char* name) {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-#if CUDART_VERSION >= 12050
-  FLASH_MLA_REQUIRE(cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found));
-#else
-  FLASH_MLA_REQUIRE(cudaGetDriverEntryPoint(name, &function, cudaEnableDefault, &found));
-#endif
-  if (found != cudaDriverEntryPointSuccess) throw std::runtime_error(std::string("the driver has no ") + name);
-  return reinterpret_cast<Function*>(function);
-}
-
-// Calls a function of the driver; throws when it fails.
-template <class Function, class... Arguments>
-void call(Function* function, const char* name, Arguments... arguments) {
-  if (const CUresult result = function(arguments...); result != CUDA_SUCCESS) {
-    throw std::runtime_error(std::string(name) + " failed with " + std::to_string(static_cast<int>(result)));
-  }
-}
-#define FLASH_MLA_DRIVER(name, ...) call(driver_function<decltype(name)>(#name), #name, __VA_ARGS__)
 
 struct Mapping {
   CUdeviceptr address = 0;

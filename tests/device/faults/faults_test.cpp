@@ -54,8 +54,8 @@ std::vector<ProblemSpec> specs(FaultyKernel kernel) {
   };
   std::vector<ProblemSpec> all(kProblems);
   all[0].lengths = drawn(40), all[0].num_parts = 10;
-  all[1].lengths = {700, 64, 130, 65, 3, 300, 90, 1}, all[1].num_parts = 6;
-  all[2].lengths = {2000, 77}, all[2].q_scale = 30;
+  all[1].lengths = {700, 64, 130, 65, 3, 300, 90, 1}, all[1].num_parts = 6, all[1].page_size = 128;
+  all[2].lengths = {2000, 77}, all[2].page_size = 32, all[2].q_scale = 30;
   all[3].lengths = drawn(264);  // as many thread blocks on each multiprocessor as there is room for
   // Units in two and three splits, of which one has nearly all weight: little to add up once the factors are known, so
   // the merge soon wants what the copy engine brings.

@@ -8,6 +8,13 @@
 
 namespace flash_mla::sm90 {
 
+// Where a page is a block, a request's last block is asked for from so many rows before its page: these arrive as zeros
+// without being read, and the request's tokens stand at the block's end. Rows past the last token are never read.
+__device__ __forceinline__ int rows_before_page(int page_size, int length, int block) {
+  if (page_size != kBlockTokens) return 0;
+  return max_of(kBlockTokens - max_of(length - block * kBlockTokens, 0), 0);
+}
+
 // Where a lane's box lies in the cache, block after block of a request. The page of the next block is looked up while
 // the present one is loaded.
 class BoxWalk {
@@ -15,6 +22,7 @@ class BoxWalk {
   __device__ BoxWalk(const DecodeParams& params, const TileRecord& tile, int lane)
       : params_(params),
         table_(params.block_table + tile.request * params.block_table_stride),
+        length_(tile.length),
         pages_(min_of<std::int64_t>(ceil_div(tile.length, params.page_size), params.block_table_columns)) {
     const int token = static_cast<int>(static_cast<std::uint32_t>(tile.block_begin * kBlockTokens) +
                                        lane * min_of(params.page_size, kBlockTokens));
@@ -25,6 +33,9 @@ class BoxWalk {
 
   [[nodiscard]] __device__ __forceinline__ int page() const { return page_; }
   [[nodiscard]] __device__ __forceinline__ int row() const { return row_; }  // within the page
+  [[nodiscard]] __device__ __forceinline__ int rows_before(int block) const {
+    return rows_before_page(params_.page_size, length_, block);
+  }
 
   __device__ __forceinline__ void next_block() {
     if (params_.page_size >= kBlockTokens) {
@@ -46,7 +57,7 @@ class BoxWalk {
 
   const DecodeParams& params_;
   const std::int32_t* table_;
-  int pages_;
+  int length_, pages_;
   int index_, row_, page_;
 };
 

@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "core/host_device.h"
 #include "cuda/tile/swizzle.h"
 #include "flash_mla/plan.h"
 
@@ -13,6 +14,13 @@ inline constexpr int kSlices = 9;
 inline constexpr int kLatentSlices = 8;
 inline constexpr int kSliceBytes = kBlockTokens * tile::kRowBytes;  // of one block of tokens
 static_assert(kSlices * tile::kSliceColumns == kHeadDim && kLatentSlices * tile::kSliceColumns == kLatentDim);
+
+// Slices of a block arrive and are released in strips: two latent slices each, and rope by itself.
+inline constexpr int kStripSlices = 2;
+inline constexpr int kRopeStrip = kLatentSlices / kStripSlices;
+inline constexpr int kStrips = kRopeStrip + 1;
+FLASH_MLA_HOST_DEVICE constexpr int first_slice_of(int strip) { return strip * kStripSlices; }
+FLASH_MLA_HOST_DEVICE constexpr int slices_of(int strip) { return strip == kRopeStrip ? 1 : kStripSlices; }
 
 inline constexpr int kWarpgroupThreads = 128;
 inline constexpr int kWarpgroupWarps = 4;

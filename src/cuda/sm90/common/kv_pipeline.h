@@ -1,10 +1,10 @@
 // Step 3 of docs/algorithm.md [loader]: blocks of K (the first 8 slices are V as well) on their way through shared
-// memory, slice by slice.
+// memory, strip by strip.
 //
 //   the loader waits for k_released; the copy engine announces k_landed
 //
-// A block of 64 tokens is one box of the copy engine, or several where pages have 16 or 32 tokens; lane i looks up and
-// loads box i.
+// A strip of a block is one box of the copy engine, or several of a slice each where pages have 16 or 32 tokens: then
+// lane i looks up and loads boxes of page i.
 #pragma once
 
 #include "cuda/ptx/mbarrier.h"
@@ -19,71 +19,72 @@ struct KvPipeline {
   static constexpr int kStages = Stages;  // token blocks in shared memory
 
   Slice k[Stages][kSlices];
-  ptx::Barrier k_landed[Stages][kSlices];    // copy engine -> readers
-  ptx::Barrier k_released[Stages][kSlices];  // readers -> loader
+  ptx::Barrier k_landed[Stages][kStrips];    // copy engine -> readers
+  ptx::Barrier k_released[Stages][kStrips];  // readers -> loader
 };
 
-// By the lanes of one warp. Each slice is released by `releasing_warps`.
+// By the lanes of one warp. Each strip is released by `releasing_warps`.
 template <int Stages>
 __device__ __forceinline__ void init_pipeline(KvPipeline<Stages>& kv, int lane, int releasing_warps) {
-  static_assert(Stages * kSlices <= 32);
-  if (lane >= Stages * kSlices) return;
-  kv.k_landed[lane / kSlices][lane % kSlices].init(1);
-  kv.k_released[lane / kSlices][lane % kSlices].init(releasing_warps);
+  static_assert(Stages * kStrips <= 32);
+  if (lane >= Stages * kStrips) return;
+  kv.k_landed[lane / kStrips][lane % kStrips].init(1);
+  kv.k_released[lane / kStrips][lane % kStrips].init(releasing_warps);
 }
 
-// Loads one slice of a lane's box.
+// Loads a lane's box, which begins with `slice` and comes to lie from `first_row` on.
 template <int Stages>
-__device__ __forceinline__ void load_slice(KvPipeline<Stages>& kv, const TensorMaps& maps, int stage, int slice,
-                                           int first_row, int row, int kv_head, int page, ptx::L2Priority priority) {
+__device__ __forceinline__ void load_box(KvPipeline<Stages>& kv, const TensorMaps& maps, int stage, int slice,
+                                         int first_row, int row, int kv_head, int page, ptx::L2Priority priority) {
   const bool rope = slice == kLatentSlices;
   ptx::tma_load(kv.k[stage][slice].bytes + first_row * tile::kRowBytes, rope ? maps.k_rope : maps.k_latent,
-                {rope ? 0 : slice * tile::kSliceColumns, row, kv_head, page}, kv.k_landed[stage][slice], priority);
+                {0, row, rope ? 0 : slice, kv_head, page}, kv.k_landed[stage][slice / kStripSlices], priority);
 }
 
 // The second block is asked for as the first one arrives. All multiprocessors begin at the same time: if each asked for
 // all that it has room for, the first blocks would come as late as the second ones, and then nothing would be under
 // way.
 template <int Stages>
-__device__ __forceinline__ void wait_for_first_block(KvPipeline<Stages>& kv, int slice, std::uint32_t block) {
-  if (block == 1) kv.k_landed[0][slice].wait(0);
+__device__ __forceinline__ void wait_for_first_block(KvPipeline<Stages>& kv, int strip, std::uint32_t block) {
+  if (block == 1) kv.k_landed[0][strip].wait(0);
 }
 
-// Blocks of one box: a single thread does all. SliceOrder::at(i) is the i-th slice that is loaded (and released).
-// Unrolled, for every slice is waited for; but code that runs once arrives from memory as late as data (about 200
-// cycles for a slice's instructions), so the blocks that fill the empty stages are loaded by a loop.
-template <class SliceOrder, bool Unrolled, int Stages>
+// Blocks of whole strips: a single thread does all. StripOrder::at(i) is the i-th strip that is loaded (and released).
+// Unrolled, for every strip is waited for; but code that runs once arrives from memory as late as data, so the blocks
+// that fill the empty stages are loaded by a loop.
+template <class StripOrder, bool Unrolled, int Stages>
 __device__ __forceinline__ void load_whole_block(KvPipeline<Stages>& kv, const TensorMaps& maps, int row, int kv_head,
                                                  int page, ptx::L2Priority priority, std::uint32_t block) {
   const int stage = block % Stages;
-#pragma unroll(Unrolled ? kSlices : 1)
-  for (int position = 0; position < kSlices; ++position) {
-    const int slice = SliceOrder::at(position);
-    if (Unrolled) kv.k_released[stage][slice].wait(((block / Stages) & 1) ^ 1);
-    if (!Unrolled) wait_for_first_block(kv, slice, block);
-    kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
-    load_slice(kv, maps, stage, slice, 0, row, kv_head, page, priority);
+#pragma unroll(Unrolled ? kStrips : 1)
+  for (int position = 0; position < kStrips; ++position) {
+    const int strip = StripOrder::at(position);
+    if (Unrolled) kv.k_released[stage][strip].wait(((block / Stages) & 1) ^ 1);
+    if (!Unrolled) wait_for_first_block(kv, strip, block);
+    kv.k_landed[stage][strip].arrive_expecting(slices_of(strip) * kSliceBytes);
+    load_box(kv, maps, stage, first_slice_of(strip), 0, row, kv_head, page, priority);
   }
 }
 
-template <class SliceOrder, int Stages>
+template <class StripOrder, int Stages>
 __device__ __forceinline__ void load_whole_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
-                                                  int kv_head, int num_blocks, ptx::L2Priority priority,
+                                                  const TileRecord& tile, ptx::L2Priority priority,
                                                   std::uint32_t& blocks) {
+  const int kv_head = tile.kv_head;
 #pragma unroll 1
-  for (const std::uint32_t end = blocks + num_blocks; blocks != end; ++blocks) {
-    const int page = walk.page(), row = walk.row();
-    if (blocks + 1 != end) walk.next_block();
+  for (int block = tile.block_begin, end = tile.block_end; block < end; ++block, ++blocks) {
+    const int page = walk.page(), row = walk.row() - walk.rows_before(block);
+    if (block + 1 < end) walk.next_block();
     if (blocks < Stages) {
-      load_whole_block<SliceOrder, false>(kv, maps, row, kv_head, page, priority, blocks);
+      load_whole_block<StripOrder, false>(kv, maps, row, kv_head, page, priority, blocks);
     } else {
-      load_whole_block<SliceOrder, true>(kv, maps, row, kv_head, page, priority, blocks);
+      load_whole_block<StripOrder, true>(kv, maps, row, kv_head, page, priority, blocks);
     }
   }
 }
 
 // Blocks of several boxes: one a lane. Pages are shorter than a block, so every box begins its page.
-template <class SliceOrder, int Stages>
+template <class StripOrder, int Stages>
 __device__ __forceinline__ void load_pieced_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
                                                    int kv_head, int rows_per_box, int num_blocks,
                                                    ptx::L2Priority priority, std::uint32_t& blocks) {
@@ -93,26 +94,31 @@ __device__ __forceinline__ void load_pieced_blocks(KvPipeline<Stages>& kv, const
     const int stage = blocks % Stages, page = walk.page();
     if (blocks + 1 != end) walk.next_block();
 #pragma unroll 1
-    for (int position = 0; position < kSlices; ++position) {
-      const int slice = SliceOrder::at(position);
-      kv.k_released[stage][slice].wait(((blocks / Stages) & 1) ^ 1);
-      wait_for_first_block(kv, slice, blocks);
-      if (lane == 0) kv.k_landed[stage][slice].arrive_expecting(kSliceBytes);
+    for (int position = 0; position < kStrips; ++position) {
+      const int strip = StripOrder::at(position);
+      kv.k_released[stage][strip].wait(((blocks / Stages) & 1) ^ 1);
+      wait_for_first_block(kv, strip, blocks);
+      if (lane == 0) kv.k_landed[stage][strip].arrive_expecting(slices_of(strip) * kSliceBytes);
       __syncwarp();
-      if (first_row < kBlockTokens) load_slice(kv, maps, stage, slice, first_row, 0, kv_head, page, priority);
+      if (first_row >= kBlockTokens) continue;
+#pragma unroll 1
+      for (int slice = first_slice_of(strip); slice < first_slice_of(strip) + slices_of(strip); ++slice) {
+        load_box(kv, maps, stage, slice, first_row, 0, kv_head, page, priority);
+      }
     }
   }
 }
 
 // The tile's blocks. All lanes of a warp call; `walk` is the lane's.
-template <class SliceOrder, int Stages>
+template <class StripOrder, int Stages>
 __device__ __forceinline__ void load_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, const BoxWalk& walk,
-                                            int kv_head, int page_size, int num_blocks, std::uint32_t& blocks,
+                                            const TileRecord& tile, int page_size, std::uint32_t& blocks,
                                             ptx::L2Priority priority) {
   if (page_size < kBlockTokens) {
-    load_pieced_blocks<SliceOrder>(kv, maps, walk, kv_head, page_size, num_blocks, priority, blocks);
+    load_pieced_blocks<StripOrder>(kv, maps, walk, tile.kv_head, page_size, tile.block_end - tile.block_begin, priority,
+                                   blocks);
   } else if (threadIdx.x % 32 == 0) {
-    load_whole_blocks<SliceOrder>(kv, maps, walk, kv_head, num_blocks, priority, blocks);
+    load_whole_blocks<StripOrder>(kv, maps, walk, tile, priority, blocks);
   }
 }
 
@@ -133,32 +139,31 @@ __device__ __forceinline__ void prefetch_long_tile(const TensorMaps& maps, const
     if (index >= params.block_table_columns) return;
     const int page = __ldcg(table + index), row = block * kBlockTokens - index * params.page_size;
 #pragma unroll 1
-    for (int slice = 0; slice < kSlices; ++slice) {
-      const bool rope = slice == kLatentSlices;
+    for (int strip = 0; strip < kStrips; ++strip) {
+      const bool rope = strip == kRopeStrip;
       ptx::tma_prefetch(rope ? maps.k_rope : maps.k_latent,
-                        {rope ? 0 : slice * tile::kSliceColumns, row, tile.kv_head, page}, priority);
+                        {0, row, rope ? 0 : first_slice_of(strip), tile.kv_head, page}, priority);
     }
   }
 }
 
 // The loader: one warp, for all tiles of its thread block.
-template <class SliceOrder, int Stages>
+template <class StripOrder, int Stages>
 __device__ __forceinline__ void run_loader(KvPipeline<Stages>& kv, TileRing& ring, const TensorMaps& maps,
                                            const DecodeParams& params, ptx::L2Priority priority) {
   TileReader tiles;
   std::uint32_t blocks = 0;
   while (const TileRecord* tile = tiles.next(ring)) {
-    const int num_blocks = tile->block_end - tile->block_begin;
-    if (num_blocks > 0) {
+    if (tile->block_begin < tile->block_end) {
       const BoxWalk walk(params, *tile, threadIdx.x % 32);
-      load_blocks<SliceOrder>(kv, maps, walk, tile->kv_head, params.page_size, num_blocks, blocks, priority);
+      load_blocks<StripOrder>(kv, maps, walk, *tile, params.page_size, blocks, priority);
     }
     tiles.finish(ring);
   }
 }
 
 // By a warpgroup: zeroes rows of V past the request's last token, which may hold anything, and 0 * NaN is NaN. The
-// tensor cores see it after a fence and a meeting of the warpgroup.
+// tensor cores see it after a fence and a meeting of the warpgroup. (Not where rows_before() has kept such rows out.)
 template <int Stages>
 __device__ __forceinline__ void zero_rows(KvPipeline<Stages>& kv, int stage, int first_slice, int num_slices,
                                           int first_row) {

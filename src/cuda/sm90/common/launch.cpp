@@ -7,6 +7,7 @@
 #include "core/int_math.h"
 #include "core/online_softmax.h"
 #include "cuda/runtime.h"
+#include "cuda/sm90/common/geometry.h"
 #include "cuda/sm90/common/params.h"
 #include "cuda/tensor_map.h"
 #include "cuda/tile/column_order.h"
@@ -17,20 +18,19 @@
 namespace flash_mla::sm90 {
 namespace {
 
-constexpr int kSliceColumns = 64;
-
-// [columns, page_size, h_kv, num_pages]
+// [64, page_size, slices, h_kv, num_pages]
 Status encode_pages(const char* name, const DecodeProblem& problem, const PagesView& view, int columns,
                     CUtensorMap* map) noexcept {
   const CacheView& cache = problem.cache;
-  cuda::TensorMapSpec spec{.name = name, .dtype = problem.dtype, .base = view.data, .rank = 4};
-  spec.sizes = {columns, cache.page_size, problem.num_heads_kv, cache.num_pages};
+  const std::int32_t slices = columns / tile::kSliceColumns, box_rows = min_of(cache.page_size, kBlockTokens);
+  cuda::TensorMapSpec spec{.name = name, .dtype = problem.dtype, .base = view.data, .rank = 5};
+  spec.sizes = {tile::kSliceColumns, cache.page_size, slices, problem.num_heads_kv, cache.num_pages};
   if (cache.num_pages == 0) {  // every length is 0; should one not be, its boxes lie past the one page and are zeros
     spec.base = problem.q_latent.data;
-    spec.sizes[3] = 1;
+    spec.sizes[4] = 1;
   }
-  spec.stride_elements = {1, view.token_stride, view.head_stride, view.page_stride};
-  spec.box = {kSliceColumns, min_of(cache.page_size, kBlockTokens), 1, 1};
+  spec.stride_elements = {1, view.token_stride, tile::kSliceColumns, view.head_stride, view.page_stride};
+  spec.box = {tile::kSliceColumns, box_rows, box_rows == kBlockTokens ? min_of(slices, kStripSlices) : 1, 1, 1};
   return cuda::encode_tensor_map(spec, map);
 }
 
@@ -63,7 +63,8 @@ QueryBoxes find_query_boxes(const DecodeProblem& problem, const RowsView& view, 
   return {};
 }
 
-// [columns, period, periods, h_kv, batch]
+// [64, period, periods, slices, batch], all slices a box; with several kv heads [columns, period, periods, h_kv, batch],
+// a slice a box.
 Status encode_rows(const char* name, const DecodeProblem& problem, const RowsView& view, const QueryBoxes& boxes,
                    int columns, CUtensorMap* map) noexcept {
   const std::int32_t heads = problem.num_heads_q / problem.num_heads_kv;
@@ -71,7 +72,11 @@ Status encode_rows(const char* name, const DecodeProblem& problem, const RowsVie
   cuda::TensorMapSpec spec{.name = name, .dtype = problem.dtype, .base = view.data, .rank = 5};
   spec.sizes = {columns, boxes.period, boxes.periods, problem.num_heads_kv, ragged ? 1 : problem.batch.batch};
   spec.stride_elements = {1, boxes.row_stride, boxes.period_stride, heads * view.head_stride, view.batch_stride};
-  spec.box = {kSliceColumns, boxes.box_rows, boxes.box_periods, 1, 1};
+  spec.box = {tile::kSliceColumns, boxes.box_rows, boxes.box_periods, 1, 1};
+  if (problem.num_heads_kv == 1) {
+    spec.sizes[0] = spec.stride_elements[3] = tile::kSliceColumns;
+    spec.sizes[3] = spec.box[3] = columns / tile::kSliceColumns;
+  }
   return cuda::encode_tensor_map(spec, map);
 }
 
@@ -142,21 +147,10 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   params.lse = problem.lse;
   params.scale_log2 = problem.softmax_scale * kLog2e;
 
-  FLASH_MLA_TRY(cuda::set_attribute_once(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         kernel.shared_memory_bytes, device, *kernel.prepared_devices));
   void* arguments[] = {&maps, &params};
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(num_parts * params.cohort));
-  config.blockDim = dim3(static_cast<unsigned>(kernel.threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(kernel.shared_memory_bytes);
-  config.stream = stream;
-  cudaLaunchAttribute early = {};  // set up under the tail of the kernel before, for which the kernel then waits
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &early;
-  config.numAttrs = 1;
-  FLASH_MLA_CUDA_TRY(cudaLaunchKernelExC, &config, kernel.function, arguments);
-  return {};
+  return cuda::launch_kernel(kernel.function, *kernel.handles,
+                             {num_parts * params.cohort, kernel.threads, kernel.shared_memory_bytes}, arguments, device,
+                             stream);
 }
 
 }  // namespace flash_mla::sm90

@@ -3,10 +3,10 @@
 
 #include <cuda_runtime_api.h>
 
-#include <atomic>
 #include <cstdint>
 
 #include "core/problem.h"
+#include "cuda/kernel_launch.h"
 #include "flash_mla/status.h"
 
 namespace flash_mla::sm90 {
@@ -14,7 +14,7 @@ namespace flash_mla::sm90 {
 // A compiled variant, as its translation unit describes it.
 struct DecodeKernel {
   const void* function = nullptr;
-  std::atomic<std::uint64_t>* prepared_devices = nullptr;  // a bit for each on which its shared memory has been allowed
+  cuda::KernelHandles* handles = nullptr;
   int threads = 0;
   int shared_memory_bytes = 0;
   int rows_per_thread_block = 0;
@@ -30,7 +30,7 @@ struct DecodeKernel {
 // The kernel for units of so many packed rows, of which a thread block takes rows_per_thread_block.
 [[nodiscard]] DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept;
 
-// Enqueues the decode of all parts on the current device, `device`: num_parts * rows_per_unit / rows_per_thread_block
+// Enqueues the decode of all parts on `device`: num_parts * rows_per_unit / rows_per_thread_block
 // thread blocks. Whole units are written to problem.out and problem.lse, split ones as partials to scratch
 // (combine/partials.h).
 [[nodiscard]] Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,

@@ -13,11 +13,12 @@ namespace flash_mla::sm90 {
 
 // How the copy engine sees the tensors, innermost dimension first.
 struct TensorMaps {
-  CUtensorMap k_latent;  // [512, page_size, h_kv, num_pages], box [64, min(page_size, 64), 1, 1]
-  CUtensorMap k_rope;    // [64, ...]
-  CUtensorMap q_latent;  // [512, rows of a period, periods, h_kv, batch], box of a thread block's rows; see
-                         // DecodeParams::q_period
-  CUtensorMap q_rope;    // [64, ...]
+  CUtensorMap k_latent;  // [64, page_size, 8 slices, h_kv, num_pages], box [64, 64, 2, 1, 1], of shorter pages
+                         // [64, page_size, 1, 1, 1]
+  CUtensorMap k_rope;    // with 1 slice
+  CUtensorMap q_latent;  // [64, rows of a period, periods, 8 slices, batch], box of all slices of a thread block's rows
+                         // (see DecodeParams::q_period); with several kv heads [512, .., .., h_kv, batch], box of one
+  CUtensorMap q_rope;    // with 1 slice
 };
 
 struct DecodeParams : cuda::MergeParams {

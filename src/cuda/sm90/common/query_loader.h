@@ -1,4 +1,4 @@
-// Step 3 of docs/algorithm.md [query loader]: one warp brings Q of each tile to shared memory, slice by slice.
+// Step 3 of docs/algorithm.md [query loader]: one warp brings Q of each tile to shared memory.
 //
 //   waits for q_released; the copy engine announces q_landed
 #pragma once
@@ -17,8 +17,9 @@ inline __device__ void load_queries(unsigned char* q, int slice_bytes, ptx::Barr
   const int in_period = row % params.q_period, period = row / params.q_period;
   const int batch = params.work.cu_seqlens_q ? 0 : tile.request;
   q_landed.arrive_expecting(kSlices * slice_bytes);
+  const bool one_box = params.work.num_heads_kv == 1;
 #pragma unroll 1
-  for (int slice = 0; slice < kLatentSlices; ++slice) {
+  for (int slice = 0; slice < (one_box ? 1 : kLatentSlices); ++slice) {
     ptx::tma_load(q + slice * slice_bytes, maps.q_latent,
                   {slice * tile::kSliceColumns, in_period, period, tile.kv_head, batch}, q_landed);
   }

@@ -42,6 +42,11 @@ __device__ __forceinline__ void find_largest_finite(float (&largest)[Sets], ForE
   });
 }
 
+// Whether token `at` of a block is one of the `visible` that a row sees from the block's first one on.
+__device__ __forceinline__ bool sees(int at, int visible) {
+  return static_cast<std::uint32_t>(at) < static_cast<std::uint32_t>(max_of(visible, 0));
+}
+
 __device__ __forceinline__ int visible_to_row(const Work& work, const TileRecord& tile, int row) {
   const int query = unpack_row(tile.first_row + row, tile.kv_head, work.heads_per_kv).query;
   return visible_tokens(tile.length, tile.queries, query, work.causal);

@@ -38,10 +38,10 @@ inline constexpr int kMergeBarrier = 6;     // left, right
 static_assert(kMergingWarps == 2 * kWarpgroupWarps);
 using Partials = PartialsBarrier<kPartialsWritten, 3 * kWarpgroupWarps + 1>;
 
-// The order in which slices are loaded and multiplied: that in which the values roles release them.
-struct SliceOrder {
+// The order in which strips are loaded and multiplied: that in which they are released.
+struct StripOrder {
   __host__ __device__ static constexpr int at(int position) {
-    return position < 4 ? position : position == 4 ? kLatentSlices : position - 1;
+    return position < 2 ? position : position == 2 ? kRopeStrip : position - 1;
   }
 };
 

@@ -1,7 +1,7 @@
 // Step 4 of docs/algorithm.md [scores]: S = Q K^T of 64 rows and one block of 64 tokens, in the accumulators of one
 // warpgroup.
 //
-//   waits for k_landed, slice by slice
+//   waits for k_landed, strip by strip
 #pragma once
 
 #include "cuda/ptx/matrix.h"
@@ -39,14 +39,15 @@ __device__ __forceinline__ void issue_scores(SharedMemory& smem, const QueryFrag
   const std::uint64_t q_descriptor = tile::k_major(ptx::shared_address(smem.q));
   const std::uint64_t k_descriptor = tile::k_major(ptx::shared_address(smem.kv.k[stage]));
 #pragma unroll
-  for (int position = 0; position < kSlices; ++position) {
-    const int slice = SliceOrder::at(position);
-    smem.kv.k_landed[stage][slice].wait(parity);
+  for (int position = 0; position < kStrips; ++position) {
+    const int strip = StripOrder::at(position);
+    smem.kv.k_landed[stage][strip].wait(parity);
     ptx::warpgroup_fence();
 #pragma unroll
-    for (int step = 0; step < kSliceSteps; ++step) {
+    for (int i = 0; i < slices_of(strip) * kSliceSteps; ++i) {
+      const int slice = first_slice_of(strip) + i / kSliceSteps, step = i % kSliceSteps;
       const int offset = slice * kSliceBytes + tile::k_major_step_bytes(step);
-      const bool accumulate = position + step > 0;
+      const bool accumulate = position + i > 0;
       const std::uint64_t k = tile::advance(k_descriptor, offset);
       if (slice < kQuerySlicesInRegisters) {
         Mma::mma(s, q.a[slice < kQuerySlicesInRegisters ? slice : 0][step], k, accumulate);

@@ -1,7 +1,7 @@
 // Steps 4 and 5 of docs/algorithm.md [scores]: one warpgroup computes S, the softmax's numerators P and the rows' sums.
 //
 //   waits for q_landed, k_landed, p_fetched
-//   announces q_released, k_released (rope slice), scores_done, p_published; writes lse
+//   announces q_released, k_released (rope), scores_done, p_published; writes lse
 #pragma once
 
 #include "core/partial.h"
@@ -71,11 +71,13 @@ __device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParam
       smem.p_fetched.wait((blocks & 1) ^ 1);
       ptx::warpgroup_wait<0>();
       if (lane == 0) {
-        smem.kv.k_released[stage][kLatentSlices].arrive();
+        smem.kv.k_released[stage][kRopeStrip].arrive();
         smem.scores_done.arrive();
         if (block + 1 == end && params.q_period > 0) smem.q_released.arrive();
       }
-      if (block >= v.first_masked_block) mask_scores(s, block * kBlockTokens, v.visible);
+      if (block >= v.first_masked_block) {
+        mask_scores(s, block * kBlockTokens, rows_before_page(params.page_size, tile->length, block), v.visible);
+      }
       write_softmax<Element>(smem, s, params.scale_log2, block == begin, rows);
       __syncwarp();
       if (lane == 0) smem.p_published.arrive();

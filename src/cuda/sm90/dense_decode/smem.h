@@ -11,7 +11,7 @@ namespace flash_mla::sm90 {
 
 struct SharedMemory {
   Slice q[kSlices];
-  KvPipeline<kStages> kv;  // released by left (0-3), right (4-7), scores (8)
+  KvPipeline<kStages> kv;  // released by left (strips 0, 1), right (2, 3), scores (rope)
   Slice p;                 // exp2 of the scores, rounded
 
   float rescale[kRows];                           // factor of O before this block's product

@@ -34,12 +34,15 @@ __device__ __forceinline__ float row_sum(float x) {
   return x + __shfl_xor_sync(kAllLanes, x, 2);
 }
 
-// Tokens at or past visible[h] of row h get -inf. `first_token` is the block's.
-__device__ __forceinline__ void mask_scores(float (&s)[kScoreRegisters], int first_token, const int (&visible)[2]) {
+// Tokens at or past visible[h] of row h get -inf, as do the block's `rows_before` first rows, which are no tokens.
+// `first_token` is the one behind them.
+__device__ __forceinline__ void mask_scores(float (&s)[kScoreRegisters], int first_token, int rows_before,
+                                            const int (&visible)[2]) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int i = 0; i < kScoreRegisters; ++i) {
-    if (first_token + tile::accumulator_column(lane, i) >= visible[i / 2 % 2]) s[i] = kNegativeInfinity;
+    const int at = tile::accumulator_column(lane, i) - rows_before;
+    if (!sees(at, visible[i / 2 % 2] - first_token)) s[i] = kNegativeInfinity;
   }
 }
 

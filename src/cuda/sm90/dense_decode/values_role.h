@@ -2,7 +2,7 @@
 //
 //   waits for p_published; right also for scores_done of the next block, so that its product runs on the tensor cores
 //   while the scores role is busy with the softmax
-//   announces p_fetched, k_released (own slices); writes out or the partial
+//   announces p_fetched, k_released (own strips); writes out or the partial
 //
 // O is divided by the sum of P as it was multiplied, rounded: then the rounding of a dominating weight cancels. (The
 // reference of softmax.h lags, so that weight is no power of two.) Each role adds up P for itself.
@@ -78,19 +78,20 @@ __device__ __forceinline__ void issue_product(const std::uint32_t (&p)[kBlockSte
   ptx::warpgroup_commit();
 }
 
-// O += P V of one block; releases its slices pair by pair.
+// O += P V of one block; releases its strips.
 template <class Element, Side S>
 __device__ __forceinline__ void multiply_values(SharedMemory& smem, const std::uint32_t (&p)[kBlockSteps][4], int stage,
                                                 float (&o)[kPieces][kPieceRegisters]) {
   constexpr int kFirstSlice = static_cast<int>(S) * kSideSlices;
+  static_assert(kPieceSlices == kStripSlices);
   const int lane = threadIdx.x % 32;
   const std::uint64_t v = tile::mn_major(ptx::shared_address(&smem.kv.k[stage][kFirstSlice]), kSliceBytes);
   issue_product<Element>(p, v, o[0]);
   issue_product<Element>(p, tile::advance(v, kPieceSlices * kSliceBytes), o[1]);
   ptx::warpgroup_wait<1>();
-  if (lane < kPieceSlices) smem.kv.k_released[stage][kFirstSlice + lane].arrive();
+  if (lane == 0) smem.kv.k_released[stage][kFirstSlice / kStripSlices].arrive();
   ptx::warpgroup_wait<0>();
-  if (lane < kPieceSlices) smem.kv.k_released[stage][kFirstSlice + kPieceSlices + lane].arrive();
+  if (lane == 0) smem.kv.k_released[stage][kFirstSlice / kStripSlices + 1].arrive();
 }
 
 template <class Element, Side S>
@@ -114,7 +115,7 @@ __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParam
       __syncwarp();
       if (lane == 0) smem.p_fetched.arrive();
       const int valid_rows = length - block * kBlockTokens;
-      if (valid_rows < kBlockTokens) zero_rows_from<S>(smem, stage, max_of(valid_rows, 0));
+      if (valid_rows < kBlockTokens && params.page_size != kBlockTokens) zero_rows_from<S>(smem, stage, max_of(valid_rows, 0));
       if (S == Side::right && block + 1 < end) smem.scores_done.wait((blocks + 1) & 1);
       multiply_values<Element, S>(smem, p, stage, acc.o);
       add_sums<Element>(p, acc.sum);  // last, when nobody waits for this role

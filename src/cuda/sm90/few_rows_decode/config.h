@@ -42,9 +42,9 @@ using Partials = PartialsBarrier<kPartialsWritten, kWarpgroupWarps + 1>;
 // Blocks are read once a step: they leave the L2 cache before partials do, which are read soon.
 inline constexpr ptx::L2Priority kPriority = ptx::L2Priority::evict_first;
 
-// The order in which slices are loaded and multiplied: that in which they are released.
-struct SliceOrder {
-  __host__ __device__ static constexpr int at(int position) { return position == 0 ? kLatentSlices : position - 1; }
+// The order in which strips are loaded and multiplied: that in which they are released.
+struct StripOrder {
+  __host__ __device__ static constexpr int at(int position) { return position == 0 ? kRopeStrip : position - 1; }
 };
 
 }  // namespace flash_mla::sm90::few_rows

@@ -63,13 +63,15 @@ __device__ __forceinline__ void run_tile(SharedMemory<Rows>& smem, const DecodeP
     float s[kTileRegisters<Rows>], factor[kThreadColumns<Rows>];
     multiply_scores<Element>(smem, stage, (blocks / kStages) & 1, s);
     if (lane == 0) {
-      smem.kv.k_released[stage][kLatentSlices].arrive();
+      smem.kv.k_released[stage][kRopeStrip].arrive();
       if (block + 1 == end && params.q_period > 0) smem.q_released.arrive();
     }
     const int valid_rows = tile.length - block * kBlockTokens;
-    // write_probabilities fences and meets.
-    if (valid_rows < kBlockTokens) zero_rows(smem.kv, stage, 0, kLatentSlices, max_of(valid_rows, 0));
-    if (block >= v.first_masked_block) mask_scores<Rows>(s, block * kBlockTokens, v.visible);
+    const int rows_before = rows_before_page(params.page_size, tile.length, block);
+    if (valid_rows < kBlockTokens && params.page_size != kBlockTokens) {  // write_probabilities fences and meets
+      zero_rows(smem.kv, stage, 0, kLatentSlices, max_of(valid_rows, 0));
+    }
+    if (block >= v.first_masked_block) mask_scores<Rows>(s, block * kBlockTokens, rows_before, v.visible);
     raise_maxima<Rows>(smem, s, params.scale_log2, rows, factor);
     write_probabilities<Element>(smem, s, params.scale_log2, rows);
     rescale(acc, factor);
@@ -125,7 +127,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else if (warp == kLoaderWarp) {
     prefetch_maps(maps);
     ptx::wait_for_prerequisites();
-    run_loader<SliceOrder>(smem.kv, smem.ring, maps, params, kPriority);
+    run_loader<StripOrder>(smem.kv, smem.ring, maps, params, kPriority);
   } else if (warp == kQueryLoaderWarp) {
     ptx::wait_for_prerequisites();
     run_query_loader(smem.ring, smem.q[0], kQuerySliceBytes<Rows>, smem.q_landed, smem.q_released, maps, params);

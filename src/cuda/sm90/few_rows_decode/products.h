@@ -1,6 +1,6 @@
 // Steps 4 and 6 of docs/algorithm.md [group]: the two products of a block, transposed: S^T = K Q^T, O^T += V^T P^T.
 //
-//   waits for k_landed, slice by slice; announces k_released of the latent slices
+//   waits for k_landed, strip by strip; announces k_released of the latent strips
 #pragma once
 
 #include "cuda/ptx/wgmma.h"
@@ -39,13 +39,14 @@ __device__ __forceinline__ void multiply_scores(SharedMemory<Rows>& smem, int st
   constexpr int kSums = 64 / Rows;  // products so small would wait for one another
   float sums[kSums][kTileRegisters<Rows>];
 #pragma unroll
-  for (int position = 0; position < kSlices; ++position) {
-    const int slice = SliceOrder::at(position);
-    smem.kv.k_landed[stage][slice].wait(parity);
+  for (int position = 0; position < kStrips; ++position) {
+    const int strip = StripOrder::at(position);
+    smem.kv.k_landed[stage][strip].wait(parity);
     ptx::warpgroup_fence();
 #pragma unroll
-    for (int step = 0; step < kSliceSteps; ++step) {
-      const int offset = tile::k_major_step_bytes(step);
+    for (int step = 0; step < slices_of(strip) * kSliceSteps; ++step) {
+      const int slice = first_slice_of(strip) + step / kSliceSteps;
+      const int offset = tile::k_major_step_bytes(step % kSliceSteps);
       Mma::mma(sums[step % kSums], tile::advance(k, slice * kSliceBytes + offset),
                tile::advance(q, slice * kQuerySliceBytes<Rows> + offset), position > 0 || step >= kSums);
     }
@@ -73,7 +74,7 @@ __device__ __forceinline__ void rescale(Accumulators<Rows>& acc, const float (&f
   }
 }
 
-// Issues O^T += V^T P^T of a block; two slices a group of products.
+// Issues O^T += V^T P^T of a block; a strip a group of products.
 template <class Element, int Rows>
 __device__ __forceinline__ void issue_values(SharedMemory<Rows>& smem, int stage, Accumulators<Rows>& acc) {
   using Mma = ptx::Wgmma<Element, Rows, ptx::Major::k, ptx::Major::mn>;
@@ -81,11 +82,11 @@ __device__ __forceinline__ void issue_values(SharedMemory<Rows>& smem, int stage
   const std::uint64_t p = tile::k_major(ptx::shared_address(smem.p));
   ptx::warpgroup_fence();
 #pragma unroll
-  for (int pair = 0; pair < kLatentSlices / 2; ++pair) {
+  for (int strip = 0; strip < kRopeStrip; ++strip) {
 #pragma unroll
     for (int step = 0; step < kBlockSteps; ++step) {
 #pragma unroll
-      for (int slice = 2 * pair; slice < 2 * pair + 2; ++slice) {  // in turn: neither sum waits for itself
+      for (int slice = first_slice_of(strip); slice < first_slice_of(strip + 1); ++slice) {  // in turn: neither sum waits for itself
         Mma::mma(acc.o[slice], tile::advance(v, slice * kSliceBytes + tile::mn_major_step_bytes(step)),
                  tile::advance(p, tile::k_major_step_bytes(step)), true);
       }
@@ -94,13 +95,12 @@ __device__ __forceinline__ void issue_values(SharedMemory<Rows>& smem, int stage
   }
 }
 
-// Waits for them, and releases the slices two by two.
+// Waits for them, and releases strip by strip.
 template <int Rows>
 __device__ __forceinline__ void finish_values(SharedMemory<Rows>& smem, int stage) {
-  static_assert(kLatentSlices == 8);
-  const int lane = threadIdx.x % 32;
-  const auto release = [&](int pair) {
-    if (lane < 2) smem.kv.k_released[stage][2 * pair + lane].arrive();
+  static_assert(kRopeStrip == 4);
+  const auto release = [&](int strip) {
+    if (threadIdx.x % 32 == 0) smem.kv.k_released[stage][strip].arrive();
   };
   ptx::warpgroup_wait<3>();
   release(0);

@@ -57,14 +57,15 @@ __device__ __forceinline__ void reduce_rows(WarpValues<Rows>& of_warps, float (&
   }
 }
 
-// Tokens at or past visible[column] get -inf. `first_token` is the block's.
+// Tokens at or past visible[column] get -inf, as do the block's `rows_before` first rows, which are no tokens.
+// `first_token` is the one behind them.
 template <int Rows>
-__device__ __forceinline__ void mask_scores(float (&s)[kTileRegisters<Rows>], int first_token,
+__device__ __forceinline__ void mask_scores(float (&s)[kTileRegisters<Rows>], int first_token, int rows_before,
                                             const int (&visible)[kThreadColumns<Rows>]) {
   const int warp = threadIdx.x / 32 % kWarpgroupWarps, lane = threadIdx.x % 32;
 #pragma unroll
   for (int i = 0; i < kTileRegisters<Rows>; ++i) {
-    if (first_token + token_of(warp, lane, i) >= visible[column_of(i)]) s[i] = kNegativeInfinity;
+    if (!sees(token_of(warp, lane, i) - rows_before, visible[column_of(i)] - first_token)) s[i] = kNegativeInfinity;
   }
 }
 
