@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kWarps* kWarpLanes) merge_rows(const __grid_co
     };
     float4 sum[kVectors] = {};
     const MergedLse merged = warp_merge<kInFlight>(
-        shards, 0, shards, lse_of, [](int, int) { return 1.f; }, load, sum, [] {});
+        shards, 0, shards, lse_of, [](int, int) { return 1.f; }, load, sum);
 
     Out* out = static_cast<Out*>(problem.out) + row * problem.out_row_stride;
 #pragma unroll

@@ -1,6 +1,6 @@
 // The merge of units in few splits, as most are: a warp has whole rows, whose values of all splits come to shared
 // memory in one round trip, of both cut units of its part if there is room. A warp is alone with its rows, so its time
-// is that of what waits for one another: no branches between sums, and addresses are made while copies are under way.
+// is that of what waits for one another: no branches between sums, and addresses are made before the shares are known.
 // Units in many splits: merge_many_splits.h.
 #pragma once
 
@@ -34,48 +34,57 @@ __device__ __forceinline__ bool has_few_splits(const CutUnit& unit) {
 
 // What a lane does: the lanes of each unit work for (row j, split i) of the warp's rows. It asks for the values and
 // makes the factor.
+template <class Element>
 struct LaneWork {
   int num_splits = 0, split = 0;
-  int row = 0;  // of the unit
   bool present = false;
+  const std::uint16_t* values = nullptr;  // of the partial
+  const PartialRow* partial = nullptr;
+  RowPlace<Element> place;
 };
 
 // A share has rows `share`, share + n, ...; a warp has neighbouring ones of them, at most kUnitLanes / n.
-template <int Rows, int Warps>
-__device__ __forceinline__ LaneWork find_lane_work(const CutUnit& unit, Shares shares, int round, int warp) {
-  LaneWork work;
-  const int share = shares.first + round, lane = static_cast<int>(threadIdx.x) % kUnitLanes;
-  if (!has_few_splits<Rows, Warps>(unit) || share > shares.last) return work;
+template <class Element, int Rows, int Warps>
+__device__ __forceinline__ LaneWork<Element> find_lane_work(const MergeParams& params, const CutUnit& unit, int share,
+                                                            int warp) {
+  LaneWork<Element> work;
+  if (!has_few_splits<Rows, Warps>(unit)) return work;
+  const int lane = static_cast<int>(threadIdx.x) % kUnitLanes;
   const SmallDivisor splits(unit.num_splits);
   const int rows = ceil_div(splits.rounded_up(max_of(unit.num_rows - share, 0)), Warps);
-  const int j = splits.quotient(lane);
+  const int j = splits.quotient(lane), row = share + unit.num_splits * (warp * rows + j);  // of the unit
   work.num_splits = unit.num_splits;
   work.split = splits.remainder(lane);
-  work.row = share + unit.num_splits * (warp * rows + j);
-  work.present = j < rows && work.row < unit.num_rows;
+  work.present = j < rows && row < unit.num_rows;
+  if (!work.present) return work;
+  const std::int64_t partial =
+      (unit.first_slot + work.split) * static_cast<std::int64_t>(params.work.rows_per_unit) + unit.row_in_unit + row;
+  work.values = ptx::made_here(params.partials.values_of(partial));
+  work.partial = ptx::made_here(params.partials.rows + partial);
+  work.place = place_of_row<Element>(params, unit, row);
   return work;
+}
+
+template <class T>
+__device__ __forceinline__ T* shuffle_address(T* address, int lane) {
+  return reinterpret_cast<T*>(__shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(address), lane));
 }
 
 // The rows of the lanes in `now`; `phase` counts the calls.
 template <class Element, tile::ColumnOrder Order>
-__device__ __forceinline__ void merge_rows(const MergeParams& params, const CutUnit (&units)[2], const LaneWork& work,
-                                           unsigned now, std::uint32_t phase, const WarpStaging& staging) {
+__device__ __forceinline__ void merge_rows(const LaneWork<Element>& work, unsigned now, std::uint32_t phase,
+                                           const WarpStaging& staging) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   const auto place_of = [&](int of_lane) { return staging.memory + __popc(now & ((1u << of_lane) - 1)) * kRowBytes; };
   if (lane == 0) staging.landed.arrive_expecting(__popc(now) * kRowBytes);
   __syncwarp();
   float lse = kNegativeInfinity;
   float4 factor = {};
-  RowPlace place;
   if (now >> lane & 1) {
-    const CutUnit& unit = units[lane / kUnitLanes];
-    const std::int64_t row = (unit.first_slot + work.split) * static_cast<std::int64_t>(params.work.rows_per_unit) +
-                             unit.row_in_unit + work.row;
     ptx::fence_async_global();
-    ptx::bulk_load(place_of(lane), params.partials.values_of(row), kRowBytes, staging.landed);
-    lse = __ldcg(&params.partials.rows[row].lse);
-    factor = __ldcg(reinterpret_cast<const float4*>(params.partials.rows[row].scale));
-    place = place_of_row(params, unit, work.row);
+    lse = __ldcg(&work.partial->lse);
+    factor = __ldcg(reinterpret_cast<const float4*>(work.partial->scale));
+    ptx::bulk_load(place_of(lane), work.values, kRowBytes, staging.landed);
   }
 
   const int first_lane = lane - work.split;  // of the lane's row
@@ -114,28 +123,33 @@ __device__ __forceinline__ void merge_rows(const MergeParams& params, const CutU
         add_if(wanted, sum[v], of_vector[v], widen(o));
       }
     }
-    const RowPlace of_row = {__shfl_sync(kAllLanes, place.out, first), __shfl_sync(kAllLanes, place.lse, first)};
-    store_item<Element, Order>(params, of_row, 4 * lane, sum, __shfl_sync(kAllLanes, merged_lse, first));
+    const RowPlace<Element> of_row = {shuffle_address(work.place.out, first), shuffle_address(work.place.lse, first)};
+    store_item<Element, Order>(of_row, 4 * lane, sum, __shfl_sync(kAllLanes, merged_lse, first));
   }
 }
 
-// By warp `warp` of those that merge.
+// By warp `warp` of those that merge. `work` is that of the part's own share, `own_split`, of the lane's unit.
 template <class Element, tile::ColumnOrder Order, int Rows, int Warps>
 __device__ __forceinline__ void merge_few_splits(const MergeParams& params, const CutUnit (&units)[2],
-                                                 const Shares (&shares)[2], int warp, const WarpStaging& staging) {
+                                                 const Shares (&shares)[2], LaneWork<Element> work, int own_split,
+                                                 int warp, const WarpStaging& staging) {
   const int u = static_cast<int>(threadIdx.x) % kWarpLanes / kUnitLanes;
   constexpr unsigned kLanesOfFirstUnit = (1u << kUnitLanes) - 1;
   std::uint32_t phase = 0;
-  const int rounds = max_of(shares[0].last - shares[0].first, shares[1].last - shares[1].first) + 1;
+  const Shares first = shares[0], second = shares[1], own = u == 0 ? first : second;
+  const int rounds = max_of(first.last - first.first, second.last - second.first) + 1;
 #pragma unroll 1
   for (int round = 0; round < rounds; ++round) {
-    const LaneWork work = find_lane_work<Rows, Warps>(units[u], shares[u], round, warp);
-    unsigned present = __ballot_sync(kAllLanes, work.present);
+    const int share = own.first + round;
+    if (round > 0 || share != own_split) {
+      work = find_lane_work<Element, Rows, Warps>(params, units[u], share, warp);
+    }
+    unsigned present = __ballot_sync(kAllLanes, work.present && share <= own.last);
 #pragma unroll 1
     while (present != 0) {
       const unsigned first_unit = present & kLanesOfFirstUnit;
       const unsigned now = first_unit == 0 || __popc(present) <= staging.rows ? present : first_unit;
-      merge_rows<Element, Order>(params, units, work, now, phase++, staging);
+      merge_rows<Element, Order>(work, now, phase++, staging);
       present &= ~now;
       __syncwarp();  // the shared memory has been read
     }

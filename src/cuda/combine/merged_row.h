@@ -5,6 +5,7 @@
 #include "cuda/combine/cut_unit.h"
 #include "cuda/combine/merge_params.h"
 #include "cuda/combine/warp_merge.h"
+#include "cuda/ptx/opaque.h"
 #include "cuda/tile/column_order.h"
 
 namespace flash_mla::cuda {
@@ -28,30 +29,34 @@ __device__ __forceinline__ void store_positions(Element* row, int position, floa
   }
 }
 
-// Element offsets of a row in the results.
+// Where a row's results go.
+template <class Element>
 struct RowPlace {
-  std::int64_t out = 0, lse = 0;
+  Element* out = nullptr;
+  float* lse = nullptr;  // null: not wanted
 };
 
-__device__ __forceinline__ RowPlace place_of_row(const MergeParams& params, const CutUnit& unit, int row) {
+template <class Element>
+__device__ __forceinline__ RowPlace<Element> place_of_row(const MergeParams& params, const CutUnit& unit, int row) {
   const QueryHead at = unpack_row(unit.first_row + row, unit.kv_head, params.work.heads_per_kv);
   const std::int64_t token = params.work.first_query(unit.request) + at.query;
   const auto offset = [&](const RowsView& view) {
     return unit.request * view.batch_stride + token * view.token_stride + at.head * view.head_stride;
   };
-  return {offset(params.out), offset(params.lse)};
+  RowPlace<Element> place;
+  place.out = ptx::made_here(static_cast<Element*>(params.out.data) + offset(params.out));
+  if (params.lse.data != nullptr) place.lse = static_cast<float*>(params.lse.data) + offset(params.lse);
+  place.lse = ptx::made_here(place.lse);
+  return place;
 }
 
 // The result of one item; lane l has positions position + 128 v + 4 l ... of vector v.
 template <class Element, tile::ColumnOrder Order, int kVectors>
-__device__ __forceinline__ void store_item(const MergeParams& params, const RowPlace& place, int position,
-                                           const float4 (&out)[kVectors], float lse) {
-  Element* const to = static_cast<Element*>(params.out.data) + place.out;
+__device__ __forceinline__ void store_item(const RowPlace<Element>& place, int position, const float4 (&out)[kVectors],
+                                           float lse) {
 #pragma unroll
-  for (int v = 0; v < kVectors; ++v) store_positions<Element, Order>(to, position + v * kVectorColumns, out[v]);
-  if (position == 0 && params.lse.data != nullptr) {
-    static_cast<float*>(params.lse.data)[place.lse] = lse_for_api(lse);
-  }
+  for (int v = 0; v < kVectors; ++v) store_positions<Element, Order>(place.out, position + v * kVectorColumns, out[v]);
+  if (position == 0 && place.lse != nullptr) *place.lse = lse_for_api(lse);
 }
 
 }  // namespace flash_mla::cuda

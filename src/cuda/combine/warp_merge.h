@@ -23,6 +23,14 @@ __device__ __forceinline__ float reduce_warp(float value, Op op) {
   return value;
 }
 
+// Of the lanes' values of lse. Every lane gets the result.
+__device__ __forceinline__ MergedLse warp_merge_lse(float lse) {
+  const float max = reduce_warp(lse, [](float a, float b) { return fmaxf(a, b); });
+  MergedLse merged{finite_reference(max), 0.0f};
+  merged.sum = reduce_warp(expf(lse - merged.reference), [](float a, float b) { return a + b; });
+  return merged;
+}
+
 // lse_of(i), 0 <= i < n, is called by one lane for each i; kLoads of them are under way at a time. Every lane gets the
 // result; its bits depend on n and the values alone.
 template <int kLoads, class LseOf>
@@ -54,12 +62,6 @@ __device__ __forceinline__ MergedLse warp_merge_lse(int n, LseOf lse_of) {
   return merged;
 }
 
-// One load where all are one, else eight: 256 splits in one round trip.
-template <class LseOf>
-__device__ __forceinline__ MergedLse warp_merge_lse(int n, LseOf lse_of) {
-  return n <= kWarpLanes ? warp_merge_lse<1>(n, lse_of) : warp_merge_lse<8>(n, lse_of);
-}
-
 // Four neighbouring elements, as they are loaded, in float.
 __device__ __forceinline__ float4 widen(float4 v) { return v; }
 template <class Element>
@@ -86,11 +88,10 @@ __device__ __forceinline__ void add_if(bool wanted, float4& sum, float factor, f
 // The merged lse of n partials, and sum += factor_i * scale_of(i, v) * o_i over partials begin .. end - 1 in order,
 // with load(first, i, v) vector v of the lane's elements of o_(first + i), which widen() makes a float4. Loads of
 // kInFlight partials are under way at a time, the first ones before the factors are known; a partial whose factor is 0
-// may hold anything and is not added. lse_of and scale_of are called by one lane for a partial, meanwhile() once, when
-// the first loads are under way.
-template <int kInFlight, int kVectors, class LseOf, class ScaleOf, class Load, class Meanwhile>
+// may hold anything and is not added. lse_of and scale_of are called by one lane for a partial.
+template <int kInFlight, int kVectors, class LseOf, class ScaleOf, class Load>
 __device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf lse_of, ScaleOf scale_of, Load load,
-                                                float4 (&sum)[kVectors], Meanwhile meanwhile) {
+                                                float4 (&sum)[kVectors]) {
   static_assert(kInFlight <= kWarpLanes);
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   decltype(load(0, 0, 0)) o[kInFlight][kVectors];
@@ -109,9 +110,9 @@ __device__ __forceinline__ MergedLse warp_merge(int n, int begin, int end, LseOf
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) scale[v] = present ? scale_of(first + lane, v) : 0.0f;
   };
+  const float first_lse = lane < n ? lse_of(lane) : kNegativeInfinity;  // asked for first, as it is wanted first
   load_from(begin);
-  meanwhile();
-  const MergedLse merged = warp_merge_lse(n, lse_of);
+  const MergedLse merged = n <= kWarpLanes ? warp_merge_lse(first_lse) : warp_merge_lse<8>(n, lse_of);
 #pragma unroll 1
   for (int first = begin; first < end; first += kInFlight) {
     const float own = merged.factor(lse);

@@ -10,4 +10,11 @@ __device__ __forceinline__ int opaque(int value) {
   return value;
 }
 
+// The same address, made here and not where it is used: what it is made from is loaded now.
+template <class T>
+__device__ __forceinline__ T* made_here(T* address) {
+  asm volatile("" : "+l"(address)::"memory");
+  return address;
+}
+
 }  // namespace flash_mla::ptx

@@ -3,6 +3,7 @@
 // which lies outside the tensor and arrives as zeros.
 #pragma once
 
+#include "cuda/ptx/prefetch.h"
 #include "cuda/sm90/common/params.h"
 #include "cuda/sm90/common/tile_ring.h"
 
@@ -15,8 +16,8 @@ __device__ __forceinline__ int rows_before_page(int page_size, int length, int b
   return max_of(kBlockTokens - max_of(length - block * kBlockTokens, 0), 0);
 }
 
-// Where a lane's box lies in the cache, block after block of a request. The page of the next block is looked up while
-// the present one is loaded.
+// Where a lane's box lies in the cache, block after block of a request: first look_up(), then by next_block() the page
+// of the next block is looked up while the present one is loaded.
 class BoxWalk {
  public:
   __device__ BoxWalk(const DecodeParams& params, const TileRecord& tile, int lane)
@@ -28,7 +29,16 @@ class BoxWalk {
                                        lane * min_of(params.page_size, kBlockTokens));
     index_ = token / params.page_size;
     row_ = token - index_ * params.page_size;
-    page_ = look_up();
+  }
+
+  // A hint: the entry comes to the L2 cache before it may be read.
+  __device__ __forceinline__ void prefetch_entry() const {
+    if (static_cast<std::uint32_t>(index_) < static_cast<std::uint32_t>(pages_)) ptx::prefetch_l2(table_ + index_);
+  }
+  // Unsigned: near the greatest length a lane without a box stands past 2^31 tokens.
+  __device__ __forceinline__ void look_up() {
+    page_ =
+        static_cast<std::uint32_t>(index_) < static_cast<std::uint32_t>(pages_) ? table_[index_] : params_.num_pages;
   }
 
   [[nodiscard]] __device__ __forceinline__ int page() const { return page_; }
@@ -46,19 +56,15 @@ class BoxWalk {
     } else {
       index_ += kBlockTokens / params_.page_size;
     }
-    page_ = look_up();
+    look_up();
   }
 
  private:
-  // Unsigned: near the greatest length a lane without a box stands past 2^31 tokens.
-  __device__ __forceinline__ int look_up() const {
-    return static_cast<std::uint32_t>(index_) < static_cast<std::uint32_t>(pages_) ? table_[index_] : params_.num_pages;
-  }
-
   const DecodeParams& params_;
   const std::int32_t* table_;
   int length_, pages_;
-  int index_, row_, page_;
+  int index_, row_;
+  int page_ = 0;
 };
 
 }  // namespace flash_mla::sm90

@@ -1,7 +1,7 @@
 // Step 8 of docs/algorithm.md [gatekeeper]: one warp of each thread block finds the units that its part has cut, says
 // when its partials of them are written, and learns which shares of the merge the thread block has.
 //
-//   gatekeeper  waits for kPartialsWritten; announces gates_answered
+//   gatekeeper  waits for kPartialsWritten; announces units_found, gates_answered
 #pragma once
 
 #include "cuda/combine/cut_unit.h"
@@ -18,13 +18,15 @@ inline constexpr int kMergingWarps = 8;
 struct CutUnits {
   cuda::CutUnit unit[2];
   cuda::Shares shares[2];
-  ptx::Barrier gates_answered;                  // gatekeeper, a lane for each unit -> those who merge
+  ptx::Barrier units_found;                     // gatekeeper, a lane for each unit -> those who merge: `unit`
+  ptx::Barrier gates_answered;                  // likewise: `shares`
   ptx::Barrier partials_landed[kMergingWarps];  // copy engine -> a merging warp
 };
 
 inline __device__ void init_cut_units(CutUnits& cut, int lane) {
   if (lane < kMergingWarps) cut.partials_landed[lane].init(1);
-  if (lane == kMergingWarps) cut.gates_answered.init(2);
+  if (lane == kMergingWarps) cut.units_found.init(2);
+  if (lane == kMergingWarps + 1) cut.gates_answered.init(2);
 }
 
 // A named barrier, at which so many warps meet: those who write partials and the gatekeeper, who alone waits.
@@ -34,41 +36,52 @@ struct PartialsBarrier {
   static __device__ __forceinline__ void wait_for_partials() { ptx::sync_threads(Written, Warps * 32); }
 };
 
-// A lane's gate, if it has one, after its last look at it.
-struct KeptGate {
-  cuda::Gate gate{nullptr};
-  int num_splits = 0;
-
-  __device__ void clear() {
-    if (num_splits > 0) gate.clear(num_splits);
+// One warp's view of the gates: lane 0 keeps that of one unit, lane 1 that of the other. Of other warps: nothing to
+// keep.
+class Gatekeeper {
+ public:
+  // The kernel before must have finished.
+  __device__ __forceinline__ void open(CutUnits& cut, const DecodeParams& params, int rows_per_thread_block) {
+    const int lane = threadIdx.x % 32, part = blockIdx.x / params.cohort, member = blockIdx.x % params.cohort;
+    if (lane < 2) {
+      const cuda::CutUnit unit = cuda::find_cut_unit(params.work, params.parts, part, lane == 1,
+                                                     member * rows_per_thread_block, rows_per_thread_block);
+      cut.unit[lane] = unit;
+      cut.units_found.arrive();
+      if (unit.num_rows > 0) {
+        num_splits_ = unit.num_splits, split_ = unit.split;
+        gate_ = cuda::Gate(params.partials.gates + unit.first_part * std::int64_t{params.cohort} + member);
+        gate_.open(params.launch_tag, num_splits_);
+      }
+    }
+    __syncwarp();
   }
+
+  // Says that the part's partials are written, once they are, and learns the shares.
+  template <class Partials>
+  __device__ __forceinline__ void answer(CutUnits& cut) {
+    Partials::wait_for_partials();
+    const int lane = threadIdx.x % 32;
+    const bool is_cut = num_splits_ > 0;
+    cuda::Shares shares;
+    bool known = is_cut ? gate_.publish(num_splits_, split_, &shares) : true;
+    while (!known) known = gate_.look(num_splits_, split_, &shares);
+    __syncwarp();  // else lanes without a gate would go on by themselves, and the warp would merge in two
+    if (lane < 2) {
+      cut.shares[lane] = shares;
+      cut.gates_answered.arrive();
+    }
+    if (is_cut) gate_.count();
+  }
+
+  // After the last look at the gates.
+  __device__ __forceinline__ void clear() {
+    if (num_splits_ > 0) gate_.clear(num_splits_);
+  }
+
+ private:
+  cuda::Gate gate_{nullptr};
+  int num_splits_ = 0, split_ = 0;  // 0: no gate
 };
-
-// Lane 0 keeps the gate of one unit, lane 1 that of the other. The kernel before must have finished.
-template <class Partials>
-__device__ __forceinline__ KeptGate run_gatekeeper(CutUnits& cut, const DecodeParams& params,
-                                                   int rows_per_thread_block) {
-  const int lane = threadIdx.x % 32, part = blockIdx.x / params.cohort, member = blockIdx.x % params.cohort;
-  cuda::CutUnit unit;
-  if (lane < 2) {
-    unit = cuda::find_cut_unit(params.work, params.parts, part, lane == 1, member * rows_per_thread_block,
-                               rows_per_thread_block);
-    cut.unit[lane] = unit;
-  }
-  const bool is_cut = unit.num_rows > 0;
-  cuda::Gate gate(params.partials.gates + unit.first_part * std::int64_t{params.cohort} + member);
-  if (is_cut) gate.open(params.launch_tag, unit.num_splits);
-  __syncwarp();
-  Partials::wait_for_partials();
-  cuda::Shares shares;
-  bool known = is_cut ? gate.publish(unit.num_splits, unit.split, &shares) : true;
-  while (!known) known = gate.look(unit.num_splits, unit.split, &shares);
-  if (lane < 2) {
-    cut.shares[lane] = shares;
-    cut.gates_answered.arrive();
-  }
-  if (is_cut) gate.count();
-  return {gate, is_cut ? unit.num_splits : 0};
-}
 
 }  // namespace flash_mla::sm90

@@ -7,6 +7,7 @@
 // lane i looks up and loads boxes of page i.
 #pragma once
 
+#include "cuda/ptx/dependent_launch.h"
 #include "cuda/ptx/mbarrier.h"
 #include "cuda/ptx/tma.h"
 #include "cuda/sm90/common/box_walk.h"
@@ -155,7 +156,10 @@ __device__ __forceinline__ void run_loader(KvPipeline<Stages>& kv, TileRing& rin
   std::uint32_t blocks = 0;
   while (const TileRecord* tile = tiles.next(ring)) {
     if (tile->block_begin < tile->block_end) {
-      const BoxWalk walk(params, *tile, threadIdx.x % 32);
+      BoxWalk walk(params, *tile, threadIdx.x % 32);
+      walk.prefetch_entry();
+      ptx::wait_for_prerequisites();  // of the first tile all but the page is known by then
+      walk.look_up();
       load_blocks<StripOrder>(kv, maps, walk, *tile, params.page_size, blocks, priority);
     }
     tiles.finish(ring);

@@ -3,6 +3,7 @@
 //   waits for q_released; the copy engine announces q_landed
 #pragma once
 
+#include "cuda/ptx/dependent_launch.h"
 #include "cuda/ptx/tma.h"
 #include "cuda/sm90/common/geometry.h"
 #include "cuda/sm90/common/params.h"
@@ -16,6 +17,7 @@ inline __device__ void load_queries(unsigned char* q, int slice_bytes, ptx::Barr
   const int row = tile.first_query * params.work.heads_per_kv + tile.first_row;
   const int in_period = row % params.q_period, period = row / params.q_period;
   const int batch = params.work.cu_seqlens_q ? 0 : tile.request;
+  ptx::wait_for_prerequisites();
   q_landed.arrive_expecting(kSlices * slice_bytes);
   const bool one_box = params.work.num_heads_kv == 1;
 #pragma unroll 1

@@ -50,13 +50,16 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (threadIdx.x % 32 == 0) deal_tiles(smem.ring, params, kRows, [](const TileRecord&) {});
       return;
     }
-    ptx::wait_for_prerequisites();
     if (warp == kLoaderWarp) {
       run_loader(smem, maps, params);
     } else if (warp == kQueryLoaderWarp) {
       run_query_loader(smem.ring, smem.q[0].bytes, kSliceBytes, smem.q_landed, smem.q_released, maps, params);
     } else {
-      run_gatekeeper<Partials>(smem.cut, params, kRows).clear();
+      ptx::wait_for_prerequisites();
+      Gatekeeper gates;
+      gates.open(smem.cut, params, kRows);
+      gates.answer<Partials>(smem.cut);
+      gates.clear();
     }
   } else if (warpgroup == 0) {
     ptx::lower_registers<kScoresRegisters>();
@@ -73,10 +76,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     Partials::announce_partials();
     if (warpgroup == 1) write_padding<Element>(params);
-    smem.cut.gates_answered.wait(0);
+    smem.cut.units_found.wait(0);
+    const auto await_shares = [&] { smem.cut.gates_answered.wait(0); };
     cuda::merge_cut_units<Element, tile::ColumnOrder::pairs, kRows, 10>(
-        params, smem.cut.unit, smem.cut.shares, smem.kv.k[0][0].bytes, sizeof smem.kv.k, smem.cut.partials_landed,
-        kWarpgroupWarps, kMergeBarrier);
+        params, smem.cut.unit, smem.cut.shares, await_shares, smem.kv.k[0][0].bytes, sizeof smem.kv.k,
+        smem.cut.partials_landed, kWarpgroupWarps, kMergeBarrier);
   }
 }
 

@@ -15,20 +15,22 @@
 
 namespace flash_mla::sm90::few_rows {
 
-// What belongs to a row beside its elements. The group's first warp writes it, a row a lane; `sum` is of all tokens.
+// What belongs to a row beside its elements. All warps have all rows' sums (`sum`, of all tokens): each writes those of
+// some columns, a row a lane.
 template <int Rows>
 __device__ __forceinline__ void write_row_sums(const DecodeParams& params, const TileRecord& tile,
                                                const RowState<Rows>& rows, const float (&sum)[kThreadColumns<Rows>]) {
-  const int warp = threadIdx.x / 32, row = threadIdx.x % 32;
-  if (warp != 0) return;
+  constexpr int kRowLanes = 4;  // beside one another, have all rows of a column
+  constexpr int kWarpColumns = kThreadColumns<Rows> / kWarpgroupWarps;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (lane >= kRowLanes * kWarpColumns) return;
+  const int column = kWarpColumns * warp + lane / kRowLanes, row = row_of_column(lane, column);
   float maximum = 0.f, total = 0.f;
 #pragma unroll
-  for (int c = 0; c < kThreadColumns<Rows>; ++c) {  // from the lane that has the row in its column c
-    const float m = __shfl_sync(kAllLanes, rows.maximum[c], row % 8 / 2);
-    const float t = __shfl_sync(kAllLanes, sum[c], row % 8 / 2);
-    if (c == 2 * (row / 8) + row % 2) maximum = m, total = t;
+  for (int c = 0; c < kThreadColumns<Rows>; ++c) {
+    if (c == column) maximum = rows.maximum[c], total = sum[c];
   }
-  if (row >= Rows || row >= tile.num_rows) return;
+  if (row >= tile.num_rows) return;
   const float lse = total == 0.f ? kNegativeInfinity : (maximum + log2f(total)) * kLn2;
   if (tile.slot >= 0) {
     params.partials.rows[partial_row(params, tile, row)].lse = lse;

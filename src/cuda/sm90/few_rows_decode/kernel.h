@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncwarp();
   }
   ptx::sync_threads(kSetUpBarrier, kThreads);
-  KeptGate gate;
+  Gatekeeper gates;
   if (warp == kDealerWarp) {
     if (lane == 0) {
       deal_tiles(smem.ring, params, Rows,
@@ -126,26 +126,28 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncwarp();
   } else if (warp == kLoaderWarp) {
     prefetch_maps(maps);
-    ptx::wait_for_prerequisites();
     run_loader<StripOrder>(smem.kv, smem.ring, maps, params, kPriority);
   } else if (warp == kQueryLoaderWarp) {
-    ptx::wait_for_prerequisites();
     run_query_loader(smem.ring, smem.q[0], kQuerySliceBytes<Rows>, smem.q_landed, smem.q_released, maps, params);
   } else if (warp == kGatekeeperWarp) {
     ptx::wait_for_prerequisites();
-    gate = run_gatekeeper<Partials>(smem.cut, params, Rows);
+    gates.open(smem.cut, params, Rows);
   } else {
     ptx::wait_for_prerequisites();
     run_group<Element>(smem, params);
     Partials::announce_partials();
     write_padding<Element>(params);
   }
-  smem.cut.gates_answered.wait(0);
-  // Blocks of tokens have all been used: their place serves the merge.
-  cuda::merge_cut_units<Element, tile::ColumnOrder::transposed, Rows, 9>(params, smem.cut.unit, smem.cut.shares,
-                                                                         smem.kv.k[0][0].bytes, sizeof smem.kv.k,
-                                                                         smem.cut.partials_landed, 0, kMergeBarrier);
-  gate.clear();
+  smem.cut.units_found.wait(0);
+  // Blocks of tokens have all been used by then: their place serves the merge.
+  const auto await_shares = [&] {
+    if (warp == kGatekeeperWarp) gates.template answer<Partials>(smem.cut);
+    smem.cut.gates_answered.wait(0);
+  };
+  cuda::merge_cut_units<Element, tile::ColumnOrder::transposed, Rows, 9>(
+      params, smem.cut.unit, smem.cut.shares, await_shares, smem.kv.k[0][0].bytes, sizeof smem.kv.k,
+      smem.cut.partials_landed, 0, kMergeBarrier);
+  gates.clear();
   ptx::wait_for_bulk_stores();
 }
 
