@@ -7,10 +7,14 @@
 //
 // Every number comes from the functions that the host's loops call, and sums of integers do not depend on their order,
 // so the bytes equal the host's. Shared memory does not grow with the batch: beyond 512 requests chunks get longer.
-// It does not begin early: lengths are read at once, with ordinary loads.
 // The kernel's time is latency: code that runs once and waits for the other warps.
+//
+// It may be launched while the kernel before still runs, but waits before it reads or writes anything: lengths may be
+// that kernel's, and it may be a decode that still reads the schedule. It lets no kernel begin early, so whatever comes
+// behind it begins when all before it has finished as well.
 #include "core/backend.h"
 #include "cuda/block_scan.h"
+#include "cuda/ptx/dependent_launch.h"
 #include "cuda/runtime.h"
 #include "cuda/schedule_kernel.h"
 #include "schedule/cuts.h"
@@ -68,6 +72,7 @@ class Scheduler {
   __device__ void run() {
     if (thread_ == 0) shared_.times = {};  // threads meet before these are added to
     if (thread_ < kLengthsAtOnce) shared_.tried[thread_] = 0;
+    ptx::wait_for_prerequisites();
     survey();
     if (totals_.cost > 0) {
       decide_rule();
@@ -292,9 +297,9 @@ __global__ void __launch_bounds__(kMaxThreads, 1) make_schedule_kernel(const __g
 }  // namespace
 
 Status launch_schedule(const Plan& plan, const BatchView& batch, void* schedule_memory, cudaStream_t stream) noexcept {
-  const PlanConfig& config = plan.config();
+  const PlanConfig& shape = plan.config();
   ScheduleParams params;
-  params.work = work_of(batch, config.num_heads_q, config.num_heads_kv, config.causal, plan.rows_per_unit());
+  params.work = work_of(batch, shape.num_heads_q, shape.num_heads_kv, shape.causal, plan.rows_per_unit());
   params.chunks = Chunks::of(batch.batch);
   params.cost = CostModel{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan),
                           PlanAccess::cost_partial(plan), PlanAccess::few_blocks(plan)}
@@ -308,8 +313,16 @@ Status launch_schedule(const Plan& plan, const BatchView& batch, void* schedule_
   const std::int32_t rule_warps = 2 * params.part_warps <= kMaxWarps ? 2 * params.part_warps : params.part_warps;
   const std::int32_t threads = max_of(round_up(params.chunks.count, kWarpLanes), rule_warps * kWarpLanes);
   void* arguments[] = {&params};
-  FLASH_MLA_CUDA_TRY(cudaLaunchKernel, reinterpret_cast<const void*>(&make_schedule_kernel), dim3(1),
-                     dim3(static_cast<unsigned>(threads)), arguments, 0, stream);
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(1);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = stream;
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  FLASH_MLA_CUDA_TRY(cudaLaunchKernelExC, &config, reinterpret_cast<const void*>(&make_schedule_kernel), arguments);
   return {};
 }
 
