@@ -32,10 +32,10 @@ constexpr int kSharedRecords = 512;
 constexpr int kLengthsAtOnce = 16;  // piece lengths that are tried
 
 struct ScheduleParams {
-  Work work;
+  UnitWork work;
   Chunks chunks;
-  CostModel cost;
-  std::int32_t num_parts;
+  CostWeight weight;
+  Divisor all_parts, half_parts;  // those that parts_to_use chooses from
   std::int32_t part_warps;  // that take a part each per lane; a second set of as many shares the rules, if there is one
   std::int32_t shape_hash;
   void* memory;
@@ -56,12 +56,15 @@ class Scheduler {
   __device__ Scheduler(const ScheduleParams& params, Shared& shared)
       : work_(params.work),
         chunks_(params.chunks),
-        cost_(params.cost),
-        num_parts_(params.num_parts),
-        parts_to_use_(params.num_parts),
+        weight_(params.weight),
+        cost_(params.weight.cost),
+        all_parts_(params.all_parts),
+        half_parts_(params.half_parts),
+        num_parts_(params.all_parts.value()),
+        parts_to_use_(num_parts_),
         parts_(ScheduleLayout::parts(params.memory)),
         // Records are read by threads that number others, so they are made in shared memory if they have room there.
-        records_(params.num_parts < kSharedRecords ? shared.records : parts_),
+        records_(num_parts_ < kSharedRecords ? shared.records : parts_),
         header_(ScheduleLayout::header(params.memory)),
         shape_hash_(params.shape_hash),
         part_warps_(params.part_warps),
@@ -113,8 +116,12 @@ class Scheduler {
     reduce(of_warp);
     const std::int64_t warps_upto = warp_scan(of_warp.cost);
     totals_.cost = __shfl_sync(kAllLanes, warps_upto, kWarpLanes - 1);
-    totals_.blocks = (totals_.cost - totals_.units * cost_.fixed) / cost_.per_block;
+    if (totals_.units <= num_parts_) {  // else nothing depends on them
+      totals_.blocks = static_cast<std::int64_t>(
+          weight_.per_block.long_quotient(static_cast<std::uint64_t>(totals_.cost - totals_.units * cost_.fixed)));
+    }
     parts_to_use_ = parts_to_use(cost_, totals_, num_parts_);
+    shares_ = EqualShares(totals_.cost, parts_to_use_ < num_parts_ ? half_parts_ : all_parts_);
     const std::int64_t lower_warps = __shfl_sync(kAllLanes, warps_upto - of_warp.cost, warp());
     place(lower_warps + upto - own.cost, totals_.cost, &shared_.costs);
   }
@@ -171,7 +178,7 @@ class Scheduler {
   // The boundaries of the part of this thread in a round.
   __device__ void find_boundaries(std::int32_t first) {
     part_ = first + (warp() < part_warps_ ? warp() : warp() - part_warps_) * kPartsPerWarp + lane();
-    begin_ = find_cut_point(work_, chunks_, cost_, shared_.costs, totals_.cost, part_, parts_to_use_);
+    begin_ = find_cut_point(work_, chunks_, weight_, shared_.costs, shares_, part_);
     end_ = shuffle_words(begin_, [](std::uint32_t word) { return __shfl_down_sync(kAllLanes, word, 1); });
     if (lane() == kPartsPerWarp) part_ = parts_to_use_;  // nobody's
   }
@@ -267,9 +274,11 @@ class Scheduler {
     }
   }
 
-  const Work& work_;
+  const UnitWork& work_;
   const Chunks& chunks_;
+  const CostWeight& weight_;
   const CostModel cost_;
+  const Divisor &all_parts_, &half_parts_;
   const std::int32_t num_parts_;
   std::int32_t parts_to_use_;
   PartRecord* const parts_;
@@ -281,6 +290,7 @@ class Scheduler {
   const int thread_, threads_;
 
   WorkTotals totals_;
+  EqualShares shares_;  // of the total cost
   CutDecision decision_;
   std::int32_t pieces_ = 0;  // by which the units are cut, if they are
   std::int32_t part_ = 0;    // of this thread
@@ -298,13 +308,15 @@ __global__ void __launch_bounds__(kMaxThreads, 1) make_schedule_kernel(const __g
 
 Status launch_schedule(const Plan& plan, const BatchView& batch, void* schedule_memory, cudaStream_t stream) noexcept {
   const PlanConfig& shape = plan.config();
-  ScheduleParams params;
-  params.work = work_of(batch, shape.num_heads_q, shape.num_heads_kv, shape.causal, plan.rows_per_unit());
+  ScheduleParams params{.work =
+                            work_of(batch, shape.num_heads_q, shape.num_heads_kv, shape.causal, plan.rows_per_unit())};
   params.chunks = Chunks::of(batch.batch);
-  params.cost = CostModel{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan),
-                          PlanAccess::cost_partial(plan), PlanAccess::few_blocks(plan)}
-                    .sanitized();
-  params.num_parts = plan.num_parts();
+  params.weight =
+      CostWeight{CostModel{PlanAccess::cost_fixed(plan), PlanAccess::cost_block(plan), PlanAccess::cost_merge(plan),
+                           PlanAccess::cost_partial(plan), PlanAccess::few_blocks(plan)}
+                     .sanitized()};
+  params.all_parts = Divisor(static_cast<std::uint32_t>(plan.num_parts()));
+  params.half_parts = Divisor(static_cast<std::uint32_t>(half_of_parts(plan.num_parts())));
   params.shape_hash = shape_hash(params.work);
   params.memory = schedule_memory;
   // A thread for each chunk of requests; a lane for each part and half of the rules, as far as threads go.

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/divisor.h"
 #include "core/host_device.h"
 #include "core/int_math.h"
 #include "schedule/cost.h"
@@ -17,7 +18,14 @@ namespace flash_mla {
 // Weight of a unit along which cuts are equally spaced: its modelled time, or the pieces that it is cut into.
 struct CostWeight {
   CostModel cost;
+  Divisor per_block = Divisor(static_cast<std::uint32_t>(cost.per_block));
+
   FLASH_MLA_HOST_DEVICE std::int64_t operator()(std::int32_t blocks) const { return cost.tile(blocks); }
+  // Whole blocks that a unit has done at an offset into it.
+  FLASH_MLA_HOST_DEVICE std::int32_t blocks_at(std::int64_t offset) const {
+    return static_cast<std::int32_t>(
+        per_block.long_quotient(static_cast<std::uint64_t>(max_of(offset - cost.fixed, std::int64_t{0}))));
+  }
 };
 struct PieceWeight {
   std::int32_t piece_blocks = 1;
@@ -52,7 +60,7 @@ struct WeightTable {
 
   // The unit at 0 <= offset < total.
   template <class Weight>
-  FLASH_MLA_HOST_DEVICE UnitAt find(const Work& work, const Chunks& chunks, Weight weight, std::int64_t offset,
+  FLASH_MLA_HOST_DEVICE UnitAt find(const UnitWork& work, const Chunks& chunks, Weight weight, std::int64_t offset,
                                     std::int32_t* request) const {
     // Its chunk, before[low] <= offset < before[low + 1]: in quarters, since three loads take as long as one.
     const auto starts_by = [&](std::int32_t chunk) {
@@ -65,12 +73,12 @@ struct WeightTable {
     offset -= before[low];
     const std::int32_t last = min_of((low + 1) * chunks.size, work.batch) - 1;
     *request = low * chunks.size;
-    FLASH_MLA_NO_UNROLL for (; *request < last; ++*request) {
-      const std::int64_t total = RequestUnits(work, *request).total(weight);
-      if (offset < total) break;
+    FLASH_MLA_NO_UNROLL for (;; ++*request) {
+      const RequestUnits units(work, *request);
+      const std::int64_t total = *request < last ? units.total(weight) : offset + 1;
+      if (offset < total) return units.find(offset, weight);
       offset -= total;
     }
-    return RequestUnits(work, *request).find(offset, weight);
   }
 };
 
@@ -89,27 +97,47 @@ struct WorkTotals {
   }
 };
 
-FLASH_MLA_HOST_DEVICE WorkTotals totals_of(const Work& work, const CostModel& cost, std::int32_t request) {
+FLASH_MLA_HOST_DEVICE WorkTotals totals_of(const UnitWork& work, const CostModel& cost, std::int32_t request) {
   const RequestUnits units(work, request);
   const std::int64_t blocks = units.total(BlockWeight{});
   return {units.count() * std::int64_t{cost.fixed} + blocks * cost.per_block, units.count(), blocks, units.max_blocks(),
           lengths_hash_of_request(work, request)};
 }
 
-// Of num_parts: half of them for a step of few blocks, if each unit finds one.
+FLASH_MLA_HOST_DEVICE std::int32_t half_of_parts(std::int32_t num_parts) { return max_of(num_parts / 2, 1); }
+
+// Of num_parts: half of them for a step of few blocks, if each unit finds one. Without looking at the blocks if there
+// are more units than parts.
 FLASH_MLA_HOST_DEVICE std::int32_t parts_to_use(const CostModel& cost, const WorkTotals& totals,
                                                 std::int32_t num_parts) {
-  const std::int32_t half = max_of(num_parts / 2, 1);
+  const std::int32_t half = half_of_parts(num_parts);
   const bool is_short = cost.few_blocks > 0 && totals.blocks <= std::int64_t{cost.few_blocks} * num_parts;
   return is_short && totals.units <= half ? half : num_parts;
 }
 
-// floor(part * total / num_parts) without overflow.
-FLASH_MLA_HOST_DEVICE std::int64_t share_before(std::int64_t total, std::int32_t part, std::int32_t num_parts) {
-  if (total < std::int64_t{1} << 46)
-    return static_cast<std::uint64_t>(total * part) / static_cast<std::uint32_t>(num_parts);  // part <= 2^16
-  return total / num_parts * part + total % num_parts * part / num_parts;
-}
+// Equal shares of a total for at most 2^16 parts.
+class EqualShares {
+ public:
+  EqualShares() = default;
+  FLASH_MLA_HOST_DEVICE EqualShares(std::int64_t total, Divisor num_parts)
+      : total_(total),
+        num_parts_(num_parts),
+        share_(static_cast<std::int64_t>(num_parts.long_quotient(static_cast<std::uint64_t>(total)))),
+        rest_(static_cast<std::uint32_t>(total - share_ * num_parts.value())) {}
+
+  FLASH_MLA_HOST_DEVICE std::int64_t total() const { return total_; }
+  FLASH_MLA_HOST_DEVICE std::int32_t num_parts() const { return num_parts_.value(); }
+  // floor(part * total / num_parts) for part < num_parts, without overflow.
+  FLASH_MLA_HOST_DEVICE std::int64_t before(std::int32_t part) const {
+    return share_ * part + num_parts_.quotient(rest_ * static_cast<std::uint32_t>(part));
+  }
+
+ private:
+  std::int64_t total_ = 0;
+  Divisor num_parts_;
+  std::int64_t share_ = 0;
+  std::uint32_t rest_ = 0;  // < num_parts
+};
 
 // Where the boundary of an equal share falls: in a unit, `offset` behind its beginning along the modelled time.
 struct CutPoint {
@@ -120,18 +148,15 @@ struct CutPoint {
   std::int64_t offset = 0;
 };
 
-FLASH_MLA_HOST_DEVICE CutPoint find_cut_point(const Work& work, const Chunks& chunks, const CostModel& cost,
-                                              const WeightTable& costs, std::int64_t total_cost, std::int32_t part,
-                                              std::int32_t num_parts) {
-  if (part >= num_parts) return {work.batch, 0, 0, 0, total_cost, 0};
-  const std::int64_t target = share_before(total_cost, part, num_parts);
+FLASH_MLA_HOST_DEVICE CutPoint find_cut_point(const UnitWork& work, const Chunks& chunks, const CostWeight& weight,
+                                              const WeightTable& costs, const EqualShares& shares, std::int32_t part) {
+  if (part >= shares.num_parts()) return {work.batch, 0, 0, 0, shares.total(), 0};
+  const std::int64_t target = shares.before(part);
   CutPoint point;
-  const UnitAt unit = costs.find(work, chunks, CostWeight{cost}, target, &point.request);
+  const UnitAt unit = costs.find(work, chunks, weight, target, &point.request);
   point.sub = unit.sub, point.blocks = unit.blocks;
   point.before = target - unit.offset, point.offset = unit.offset;
-  point.block =
-      static_cast<std::int32_t>(static_cast<std::uint64_t>(max_of(unit.offset - cost.fixed, std::int64_t{0})) /
-                                static_cast<std::uint32_t>(cost.per_block));
+  point.block = weight.blocks_at(unit.offset);
   return point;
 }
 

@@ -21,7 +21,7 @@ FLASH_MLA_HOST_DEVICE PartRecord record_at(const Work& work, const CutPoint& at,
 FLASH_MLA_HOST_DEVICE PartRecord end_record(const Work& work) { return {work.batch, 0, 0, 0, 0, 0, {0, 0}}; }
 
 // Before piece `index` when units are cut into equal pieces; that part's partials, 0 or 1.
-FLASH_MLA_HOST_DEVICE PartRecord record_before_piece(const Work& work, const Chunks& chunks, PieceWeight weight,
+FLASH_MLA_HOST_DEVICE PartRecord record_before_piece(const UnitWork& work, const Chunks& chunks, PieceWeight weight,
                                                      const WeightTable& table, std::int32_t index,
                                                      std::int32_t* partials) {
   PartRecord record = {};

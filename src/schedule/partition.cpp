@@ -14,7 +14,7 @@ namespace flash_mla {
 namespace {
 
 struct Step {
-  const Work& work;
+  UnitWork work;
   CostModel cost;
   std::int32_t num_parts;  // to use
   Chunks chunks = Chunks::of(work.batch);
@@ -24,7 +24,7 @@ struct Step {
 };
 
 template <class Weight>
-std::int64_t total_of(const Work& work, Weight weight, std::int32_t begin, std::int32_t end) {
+std::int64_t total_of(const UnitWork& work, Weight weight, std::int32_t begin, std::int32_t end) {
   std::int64_t sum = 0;
   for (std::int32_t r = begin; r < end; ++r) sum += RequestUnits(work, r).total(weight);
   return sum;
@@ -32,7 +32,7 @@ std::int64_t total_of(const Work& work, Weight weight, std::int32_t begin, std::
 
 // Returns the total.
 template <class Weight>
-std::int64_t fill(const Work& work, Weight weight, WeightTable* table) {
+std::int64_t fill(const UnitWork& work, Weight weight, WeightTable* table) {
   const auto [chunk, num_chunks] = Chunks::of(work.batch);
   std::int64_t sum = 0;
   for (std::int32_t i = 0; i < num_chunks; ++i) {
@@ -63,15 +63,23 @@ PieceWeight shortest_pieces(const Step& step) {
   return {low};
 }
 
-CutPoint point_at(const Step& step, std::int32_t part) {
-  return find_cut_point(step.work, step.chunks, step.cost, step.costs, step.totals.cost, part, step.num_parts);
-}
+// The boundaries of equal shares.
+struct Boundaries {
+  const Step& step;
+  CostWeight weight{step.cost};
+  EqualShares shares{step.totals.cost, Divisor(static_cast<std::uint32_t>(step.num_parts))};
+
+  CutPoint at(std::int32_t part) const {
+    return find_cut_point(step.work, step.chunks, weight, step.costs, shares, part);
+  }
+};
 
 ShareTimes time_shares(const Step& step, const StepClock& clock) {
+  const Boundaries boundaries{step};
   ShareTimes times;
-  CutPoint begin = point_at(step, 0);
+  CutPoint begin = boundaries.at(0);
   for (std::int32_t part = 0; part < step.num_parts; ++part) {
-    const CutPoint end = point_at(step, part + 1);
+    const CutPoint end = boundaries.at(part + 1);
     for (std::int32_t i = 0; i < SnapRule::kCount; ++i) {
       const SharePart between = part_between(step.cost, begin, end, {i});
       times.longest[i] = max_of(times.longest[i], clock.part(between.time)), times.partials[i] += between.partials;
@@ -91,10 +99,11 @@ std::int32_t cut_pieces(Step* step, PieceWeight weight, PartRecord* parts) {
 }
 
 std::int32_t cut_shares(const Step& step, SnapRule rule, PartRecord* parts) {
+  const Boundaries boundaries{step};
   std::int32_t used = 0;
-  CutPoint begin = point_at(step, 0);
+  CutPoint begin = boundaries.at(0);
   for (std::int32_t part = 0; part < step.num_parts; ++part) {
-    const CutPoint end = point_at(step, part + 1);
+    const CutPoint end = boundaries.at(part + 1);
     const SharePart between = part_between(step.cost, begin, end, rule);
     if (between.time > 0) parts[used++] = record_at(step.work, begin, between.begin);
     begin = end;

@@ -9,11 +9,28 @@
 
 #include <cstdint>
 
+#include "core/divisor.h"
 #include "core/host_device.h"
 #include "core/int_math.h"
 #include "schedule/work.h"
 
 namespace flash_mla {
+
+// Work and what dividing rows into units takes, so that the device has no division to do.
+struct UnitWork : Work {
+  Divisor per_unit;
+  std::int32_t last_query;  // of a request's first bundle, if it has several
+
+  FLASH_MLA_HOST_DEVICE UnitWork(const Work& work)
+      : Work(work),
+        per_unit(static_cast<std::uint32_t>(rows_per_unit)),
+        last_query((rows_per_unit - 1) / heads_per_kv) {}
+
+  FLASH_MLA_HOST_DEVICE std::int32_t bundles_of(std::int32_t rows) const {
+    return static_cast<std::int32_t>(
+        per_unit.quotient(static_cast<std::uint32_t>(max_of(rows, 0)) + rows_per_unit - 1u));
+  }
+};
 
 // A unit found by its offset along the weights of a request's units.
 struct UnitAt {
@@ -25,16 +42,15 @@ struct UnitAt {
 class RequestUnits {
  public:
   RequestUnits() = default;  // none
-  FLASH_MLA_HOST_DEVICE RequestUnits(const Work& work, std::int32_t request)
-      : heads_(work.num_heads_kv), heads_per_kv_(work.heads_per_kv), rows_per_unit_(work.rows_per_unit) {
+  FLASH_MLA_HOST_DEVICE RequestUnits(const UnitWork& work, std::int32_t request)
+      : heads_(work.num_heads_kv), heads_per_kv_(work.heads_per_kv), per_unit_(work.per_unit) {
     const std::int32_t length = work.length(request), queries = work.queries(request), rows = queries * heads_per_kv_;
     bundles_ = work.bundles_of(rows);
     if (bundles_ == 0) return;
     lead_ = std::int64_t{queries} - length;
     max_blocks_ = min_blocks_ = Work::blocks_of(length);
     if (work.causal && bundles_ > 1) {
-      const std::int32_t last_query = (rows_per_unit_ - 1) / heads_per_kv_;  // of the first bundle
-      min_blocks_ = Work::blocks_of(visible_tokens(length, queries, last_query, true));
+      min_blocks_ = Work::blocks_of(visible_tokens(length, queries, work.last_query, true));
     }
   }
 
@@ -74,8 +90,8 @@ class RequestUnits {
   // The first bundle that needs `blocks` > min_blocks_ blocks.
   FLASH_MLA_HOST_DEVICE std::int32_t first_bundle(std::int32_t blocks) const {
     const std::int64_t query = max_of((blocks - std::int64_t{1}) * kBlockTokens + lead_, std::int64_t{0});
-    return static_cast<std::uint32_t>(query) * heads_per_kv_ /
-           static_cast<std::uint32_t>(rows_per_unit_);  // query < s_q, so rows count in 32 bits
+    return static_cast<std::int32_t>(
+        per_unit_.quotient(static_cast<std::uint32_t>(query) * heads_per_kv_));  // query < s_q
   }
 
   template <class Weight>
@@ -90,7 +106,8 @@ class RequestUnits {
     return total + (bundles_ - first) * weight(max_blocks_);
   }
 
-  std::int32_t heads_ = 0, heads_per_kv_ = 1, rows_per_unit_ = 1;
+  std::int32_t heads_ = 0, heads_per_kv_ = 1;
+  Divisor per_unit_;
   std::int32_t bundles_ = 0;
   std::int32_t min_blocks_ = 0, max_blocks_ = 0;  // of the first and of the last bundle
   std::int64_t lead_ = 0;                         // query token q sees token t if t <= q - lead
