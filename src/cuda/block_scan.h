@@ -42,6 +42,17 @@ __device__ __forceinline__ T warp_scan(T value) {
   return value;
 }
 
+// The sum over the warp's lanes, of numbers >= 0: in three parts whose sums have 32 bits.
+__device__ __forceinline__ std::int64_t warp_sum(std::int64_t value) {
+  constexpr int kBits = 26;
+  constexpr std::uint32_t kMask = (1u << kBits) - 1;
+  const auto sum = [](std::int64_t part) {
+    return std::uint64_t{__reduce_add_sync(kAllLanes, static_cast<std::uint32_t>(part))};
+  };
+  return static_cast<std::int64_t>((sum(value >> 2 * kBits) << 2 * kBits) + (sum(value >> kBits & kMask) << kBits) +
+                                   sum(value & kMask));
+}
+
 template <class T>
 struct Scanned {
   T before;  // sum over the threads before this one

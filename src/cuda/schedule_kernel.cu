@@ -36,7 +36,8 @@ struct ScheduleParams {
   Chunks chunks;
   CostWeight weight;
   Divisor all_parts, half_parts;  // those that parts_to_use chooses from
-  std::int32_t part_warps;  // that take a part each per lane; a second set of as many shares the rules, if there is one
+  std::int32_t part_warps;        // that take a part each per lane
+  std::int32_t rule_warps;        // as many, or twice as many if a second set shares the rules; warps behind these hash
   std::int32_t shape_hash;
   void* memory;
 };
@@ -49,6 +50,7 @@ struct Shared {
   std::int32_t counts_of_warp[kWarpLanes];
   std::int32_t tried[kLengthsAtOnce];
   ShareTimes times;
+  std::uint32_t lengths_hash;
 };
 
 class Scheduler {
@@ -68,18 +70,22 @@ class Scheduler {
         header_(ScheduleLayout::header(params.memory)),
         shape_hash_(params.shape_hash),
         part_warps_(params.part_warps),
+        rule_warps_(params.rule_warps),
         shared_(shared),
         thread_(static_cast<int>(threadIdx.x)),
         threads_(static_cast<int>(blockDim.x)) {}
 
   __device__ void run() {
-    if (thread_ == 0) shared_.times = {};  // threads meet before these are added to
+    if (thread_ == 0) shared_.times = {}, shared_.lengths_hash = 0;  // threads meet before these are added to
     if (thread_ < kLengthsAtOnce) shared_.tried[thread_] = 0;
     ptx::wait_for_prerequisites();
     survey();
+    hash_lengths();
     if (totals_.cost > 0) {
       decide_rule();
       FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < parts_to_use_; first += parts_per_round()) cut(first);
+    } else {
+      __syncthreads();
     }
     number();
     __threadfence();  // a decode kernel may read it before it waits
@@ -107,23 +113,33 @@ class Scheduler {
     const auto reduce = [&](const WorkTotals& of_lane) {
       totals_.units = __reduce_add_sync(kAllLanes, static_cast<std::int32_t>(of_lane.units));
       totals_.max_blocks = __reduce_max_sync(kAllLanes, of_lane.max_blocks);
-      totals_.lengths_hash = __reduce_add_sync(kAllLanes, of_lane.lengths_hash);
     };
     reduce(own);
     if (lane() == kWarpLanes - 1) totals_.cost = upto, shared_.of_warp[warp()] = totals_;
     __syncthreads();
     const WorkTotals of_warp = lane() < warps() ? shared_.of_warp[lane()] : WorkTotals{};
     reduce(of_warp);
-    const std::int64_t warps_upto = warp_scan(of_warp.cost);
-    totals_.cost = __shfl_sync(kAllLanes, warps_upto, kWarpLanes - 1);
+    totals_.cost = warp_sum(of_warp.cost);
+    const std::int64_t lower_warps = warp_sum(lane() < warp() ? of_warp.cost : 0);
     if (totals_.units <= num_parts_) {  // else nothing depends on them
       totals_.blocks = static_cast<std::int64_t>(
           weight_.per_block.long_quotient(static_cast<std::uint64_t>(totals_.cost - totals_.units * cost_.fixed)));
     }
     parts_to_use_ = parts_to_use(cost_, totals_, num_parts_);
     shares_ = EqualShares(totals_.cost, parts_to_use_ < num_parts_ ? half_parts_ : all_parts_);
-    const std::int64_t lower_warps = __shfl_sync(kAllLanes, warps_upto - of_warp.cost, warp());
     place(lower_warps + upto - own.cost, totals_.cost, &shared_.costs);
+  }
+
+  // By warps that have no part to find, if there are any.
+  __device__ void hash_lengths() const {
+    const std::int32_t first = rule_warps_ < warps() ? rule_warps_ * kWarpLanes : 0;
+    if (thread_ < first) return;
+    std::uint32_t sum = 0;
+    FLASH_MLA_NO_UNROLL for (std::int32_t r = thread_ - first; r < work_.batch; r += threads_ - first) {
+      sum += lengths_hash_of_request(work_, r);
+    }
+    sum = __reduce_add_sync(kAllLanes, sum);
+    if (lane() == 0) atomicAdd(&shared_.lengths_hash, sum);
   }
 
   // Writes this thread's entry of a table; then it may be read.
@@ -184,8 +200,8 @@ class Scheduler {
   }
 
   __device__ void time_shares(const StepClock& clock) {
-    const std::int32_t sets = warps() >= 2 * part_warps_ ? 2 : 1, set = warp() >= part_warps_ ? 1 : 0;
-    if (warp() >= sets * part_warps_) return;
+    const std::int32_t sets = rule_warps_ > part_warps_ ? 2 : 1, set = warp() >= part_warps_ ? 1 : 0;
+    if (warp() >= rule_warps_) return;
     FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < parts_to_use_; first += parts_per_round()) {
       find_boundaries(first);
       FLASH_MLA_NO_UNROLL for (std::int32_t i = set; i < SnapRule::kCount; i += sets) {
@@ -261,7 +277,10 @@ class Scheduler {
   }
 
   __device__ void number() {
-    if (thread_ == 0) *header_ = make_header(shape_hash_, work_.batch, totals_, num_parts_, slots_);
+    if (thread_ == 0) {
+      totals_.lengths_hash = shared_.lengths_hash;
+      *header_ = make_header(shape_hash_, work_.batch, totals_, num_parts_, slots_);
+    }
     FLASH_MLA_NO_UNROLL for (std::int32_t part = thread_; part <= num_parts_; part += threads_) {
       PartRecord record;
       if (part < used_) {
@@ -285,7 +304,7 @@ class Scheduler {
   PartRecord* const records_;
   ScheduleHeader* const header_;
   const std::int32_t shape_hash_;
-  const std::int32_t part_warps_;
+  const std::int32_t part_warps_, rule_warps_;
   Shared& shared_;
   const int thread_, threads_;
 
@@ -319,11 +338,15 @@ Status launch_schedule(const Plan& plan, const BatchView& batch, void* schedule_
   params.half_parts = Divisor(static_cast<std::uint32_t>(half_of_parts(plan.num_parts())));
   params.shape_hash = shape_hash(params.work);
   params.memory = schedule_memory;
-  // A thread for each chunk of requests; a lane for each part and half of the rules, as far as threads go.
+  // A thread for each chunk of requests; a lane for each part and half of the rules, and warps that hash four requests
+  // a lane meanwhile, as far as threads go.
   constexpr std::int32_t kMaxWarps = kMaxThreads / kWarpLanes;
   params.part_warps = min_of(ceil_div(plan.num_parts(), kPartsPerWarp), kMaxWarps);
-  const std::int32_t rule_warps = 2 * params.part_warps <= kMaxWarps ? 2 * params.part_warps : params.part_warps;
-  const std::int32_t threads = max_of(round_up(params.chunks.count, kWarpLanes), rule_warps * kWarpLanes);
+  params.rule_warps = 2 * params.part_warps <= kMaxWarps ? 2 * params.part_warps : params.part_warps;
+  const std::int32_t hash_warps = ceil_div(batch.batch, 4 * kWarpLanes);
+  const std::int32_t chunk_warps = ceil_div(params.chunks.count, kWarpLanes);
+  const std::int32_t warps = max_of(chunk_warps, min_of(params.rule_warps + hash_warps, kMaxWarps));
+  const std::int32_t threads = warps * kWarpLanes;
   void* arguments[] = {&params};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(1);
