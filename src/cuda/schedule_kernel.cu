@@ -37,7 +37,7 @@ struct ScheduleParams {
   CostWeight weight;
   Divisor all_parts, half_parts;  // those that parts_to_use chooses from
   std::int32_t part_warps;        // that take a part each per lane
-  std::int32_t rule_warps;        // as many, or twice as many if a second set shares the rules; warps behind these hash
+  std::int32_t rule_sets;         // 4, 2 or 1 sets of as many that share the rules; warps behind these hash
   std::int32_t shape_hash;
   void* memory;
 };
@@ -70,10 +70,13 @@ class Scheduler {
         header_(ScheduleLayout::header(params.memory)),
         shape_hash_(params.shape_hash),
         part_warps_(params.part_warps),
-        rule_warps_(params.rule_warps),
+        rule_sets_(params.rule_sets),
+        rule_warps_(part_warps_ * rule_sets_),
         shared_(shared),
         thread_(static_cast<int>(threadIdx.x)),
-        threads_(static_cast<int>(blockDim.x)) {}
+        threads_(static_cast<int>(blockDim.x)),
+        set_((warp() >= part_warps_ ? 1 : 0) + (warp() >= 2 * part_warps_ ? 1 : 0) +
+             (warp() >= 3 * part_warps_ ? 1 : 0)) {}
 
   __device__ void run() {
     if (thread_ == 0) shared_.times = {}, shared_.lengths_hash = 0;  // threads meet before these are added to
@@ -191,24 +194,33 @@ class Scheduler {
     }
   }
 
-  // The boundaries of the part of this thread in a round.
-  __device__ void find_boundaries(std::int32_t first) {
-    part_ = first + (warp() < part_warps_ ? warp() : warp() - part_warps_) * kPartsPerWarp + lane();
+  // The part of this thread in a round, where its share begins, and whether the next lane's begins in the same unit.
+  __device__ void find_boundary(std::int32_t first) {
+    part_ = first + (warp() - set_ * part_warps_) * kPartsPerWarp + lane();
     begin_ = find_cut_point(work_, chunks_, weight_, shared_.costs, shares_, part_);
-    end_ = shuffle_words(begin_, [](std::uint32_t word) { return __shfl_down_sync(kAllLanes, word, 1); });
+    one_unit_ = __shfl_down_sync(kAllLanes, begin_.before, 1) == begin_.before;
     if (lane() == kPartsPerWarp) part_ = parts_to_use_;  // nobody's
+    shared_by_ = SnapRule::kCount;
+  }
+
+  // What the part gets by a rule: up to the cut that the next lane finds.
+  __device__ void share_by(SnapRule rule) {
+    cut_ = snapped(cost_, begin_, rule);
+    Cut end;
+    end.cost = __shfl_down_sync(kAllLanes, cut_.cost, 1);
+    end.inside = __shfl_down_sync(kAllLanes, cut_.inside ? 1 : 0, 1) != 0;
+    share_ = part_ < parts_to_use_ ? part_between(cost_, cut_, end, one_unit_) : SharePart{};
+    shared_by_ = rule.index;
   }
 
   __device__ void time_shares(const StepClock& clock) {
-    const std::int32_t sets = rule_warps_ > part_warps_ ? 2 : 1, set = warp() >= part_warps_ ? 1 : 0;
     if (warp() >= rule_warps_) return;
     FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < parts_to_use_; first += parts_per_round()) {
-      find_boundaries(first);
-      FLASH_MLA_NO_UNROLL for (std::int32_t i = set; i < SnapRule::kCount; i += sets) {
-        SharePart between;
-        if (part_ < parts_to_use_) between = part_between(cost_, begin_, end_, {i});
-        const std::uint32_t longest = __reduce_max_sync(kAllLanes, clock.part(between.time));
-        const std::int32_t partials = __reduce_add_sync(kAllLanes, between.partials);
+      find_boundary(first);
+      FLASH_MLA_NO_UNROLL for (std::int32_t i = set_; i < SnapRule::kCount; i += rule_sets_) {
+        share_by({i});
+        const std::uint32_t longest = __reduce_max_sync(kAllLanes, clock.part(share_.time));
+        const std::int32_t partials = __reduce_add_sync(kAllLanes, share_.partials);
         if (lane() == 0) {
           atomicMax(&shared_.times.longest[i], longest);
           atomicAdd(&shared_.times.partials[i], partials);
@@ -236,21 +248,23 @@ class Scheduler {
     }
   }
 
-  // Writes the positions of a round's parts that get work behind the `used_` before them, and where their slots begin.
+  // Writes the positions of a round's parts that get work behind the `used_` before them, and where their slots begin:
+  // one set of warps, the one that has timed the rule.
   __device__ void cut(std::int32_t first) {
-    if (warp() >= part_warps_) part_ = parts_to_use_;
-    if (parts_to_use_ > parts_per_round() && warp() < part_warps_) find_boundaries(first);
     PartRecord record;
     std::int32_t partials = 0;
-    bool works = part_ < parts_to_use_;
-    if (decision_.by_pieces) {
-      works = works && part_ < pieces_;
-      if (works) record = record_before_piece(work_, chunks_, decision_.pieces, shared_.pieces, part_, &partials);
-    } else if (works) {
-      const SharePart between = part_between(cost_, begin_, end_, decision_.shares);
-      works = between.time > 0;
-      partials = between.partials;
-      record = record_at(work_, begin_, between.begin);
+    bool works = false;
+    const std::int32_t rule = decision_.shares.index, set = decision_.by_pieces ? 0 : rule & (rule_sets_ - 1);
+    if (warp() < rule_warps_ && set_ == set) {
+      if (parts_to_use_ > parts_per_round()) find_boundary(first);
+      if (decision_.by_pieces) {
+        works = part_ < pieces_;
+        if (works) record = record_before_piece(work_, chunks_, decision_.pieces, shared_.pieces, part_, &partials);
+      } else {
+        if (shared_by_ != rule) share_by(decision_.shares);
+        works = share_.time > 0, partials = share_.partials;
+        record = record_at(begin_, cut_);
+      }
     }
     add_records(works, partials, record);
   }
@@ -304,17 +318,22 @@ class Scheduler {
   PartRecord* const records_;
   ScheduleHeader* const header_;
   const std::int32_t shape_hash_;
-  const std::int32_t part_warps_, rule_warps_;
+  const std::int32_t part_warps_, rule_sets_, rule_warps_;
   Shared& shared_;
   const int thread_, threads_;
+  const int set_;  // of warps, of those with parts
 
   WorkTotals totals_;
   EqualShares shares_;  // of the total cost
   CutDecision decision_;
-  std::int32_t pieces_ = 0;  // by which the units are cut, if they are
-  std::int32_t part_ = 0;    // of this thread
-  CutPoint begin_, end_;     // of that part
-  std::int32_t used_ = 0;    // parts that have work
+  std::int32_t pieces_ = 0;                    // by which the units are cut, if they are
+  std::int32_t part_ = 0;                      // of this thread
+  CutPoint begin_;                             // of that part
+  bool one_unit_ = false;                      // the next part begins in the same one
+  std::int32_t shared_by_ = SnapRule::kCount;  // rule by which the following say what the part gets
+  Cut cut_;
+  SharePart share_;
+  std::int32_t used_ = 0;  // parts that have work
   std::int32_t slots_ = 0;
 };
 
@@ -338,14 +357,14 @@ Status launch_schedule(const Plan& plan, const BatchView& batch, void* schedule_
   params.half_parts = Divisor(static_cast<std::uint32_t>(half_of_parts(plan.num_parts())));
   params.shape_hash = shape_hash(params.work);
   params.memory = schedule_memory;
-  // A thread for each chunk of requests; a lane for each part and half of the rules, and warps that hash four requests
+  // A thread for each chunk of requests; a lane for each part and rule, and warps that hash four requests
   // a lane meanwhile, as far as threads go.
   constexpr std::int32_t kMaxWarps = kMaxThreads / kWarpLanes;
   params.part_warps = min_of(ceil_div(plan.num_parts(), kPartsPerWarp), kMaxWarps);
-  params.rule_warps = 2 * params.part_warps <= kMaxWarps ? 2 * params.part_warps : params.part_warps;
+  params.rule_sets = 4 * params.part_warps <= kMaxWarps ? 4 : 2 * params.part_warps <= kMaxWarps ? 2 : 1;
   const std::int32_t hash_warps = ceil_div(batch.batch, 4 * kWarpLanes);
   const std::int32_t chunk_warps = ceil_div(params.chunks.count, kWarpLanes);
-  const std::int32_t warps = max_of(chunk_warps, min_of(params.rule_warps + hash_warps, kMaxWarps));
+  const std::int32_t warps = max_of(chunk_warps, min_of(params.part_warps * params.rule_sets + hash_warps, kMaxWarps));
   const std::int32_t threads = warps * kWarpLanes;
   void* arguments[] = {&params};
   cudaLaunchConfig_t config = {};

@@ -144,17 +144,18 @@ struct CutPoint {
   std::int32_t request = 0, sub = 0;  // of the unit
   std::int32_t blocks = 0;            // of the unit
   std::int32_t block = 0;             // the last block boundary at or before the point
+  std::int32_t units = 0;             // of the request
   std::int64_t before = 0;            // modelled time of all units before it
   std::int64_t offset = 0;
 };
 
 FLASH_MLA_HOST_DEVICE CutPoint find_cut_point(const UnitWork& work, const Chunks& chunks, const CostWeight& weight,
                                               const WeightTable& costs, const EqualShares& shares, std::int32_t part) {
-  if (part >= shares.num_parts()) return {work.batch, 0, 0, 0, shares.total(), 0};
+  if (part >= shares.num_parts()) return {.request = work.batch, .before = shares.total()};
   const std::int64_t target = shares.before(part);
   CutPoint point;
   const UnitAt unit = costs.find(work, chunks, weight, target, &point.request);
-  point.sub = unit.sub, point.blocks = unit.blocks;
+  point.sub = unit.sub, point.blocks = unit.blocks, point.units = unit.units;
   point.before = target - unit.offset, point.offset = unit.offset;
   point.block = weight.blocks_at(unit.offset);
   return point;
@@ -196,23 +197,18 @@ FLASH_MLA_HOST_DEVICE Cut snapped(const CostModel& cost, const CutPoint& at, Sna
   return {block, block > 0 && block < at.blocks, at.before + (block > 0 ? cost.tile(block) : 0)};
 }
 
-// What lies between two neighbouring boundaries by one of the rules; `end` may be the same unit's.
+// What lies between two neighbouring cuts by the same rule.
 struct SharePart {
-  Cut begin;
   std::int64_t time = 0;      // modelled, without merging; 0: nothing
   std::int32_t partials = 0;  // that the part writes
 };
 
-FLASH_MLA_HOST_DEVICE SharePart part_between(const CostModel& cost, const CutPoint& begin_at, const CutPoint& end_at,
-                                             SnapRule rule) {
-  SharePart part{.begin = snapped(cost, begin_at, rule)};
-  const Cut end = snapped(cost, end_at, rule);
-  if (end.cost <= part.begin.cost) return part;
-  const bool one_tile = begin_at.before == end_at.before;  // if cut on both sides
-  part.partials = (part.begin.inside ? 1 : 0) + (end.inside && !(part.begin.inside && one_tile) ? 1 : 0);
-  part.time = end.cost - part.begin.cost + (part.begin.inside ? cost.fixed : 0);
-  part.time += std::int64_t{part.partials} * cost.partial;
-  return part;
+// `one_unit`: both cut points lie in the same unit.
+FLASH_MLA_HOST_DEVICE SharePart part_between(const CostModel& cost, const Cut& begin, const Cut& end, bool one_unit) {
+  if (end.cost <= begin.cost) return {};
+  const std::int32_t head = begin.inside ? 1 : 0;
+  const std::int32_t partials = head + (end.inside && !(begin.inside && one_unit) ? 1 : 0);
+  return {end.cost - begin.cost + std::int64_t{head} * cost.fixed + std::int64_t{partials} * cost.partial, partials};
 }
 
 // The least and the greatest piece length that may be the least one for which all pieces find a part: with n blocks a
@@ -271,7 +267,7 @@ struct CutDecision {
 // The best of the rules of shares; on a tie the one that moves more.
 FLASH_MLA_HOST_DEVICE CutDecision decide_shares(const StepClock& clock, const ShareTimes& times) {
   CutDecision decision{.time = clock.step(times.longest[SnapRule::kWhole], 0)};
-  FLASH_MLA_NO_UNROLL for (std::int32_t i = 1; i < SnapRule::kCount; ++i) {
+  for (std::int32_t i = 1; i < SnapRule::kCount; ++i) {
     const std::int64_t time = clock.step(times.longest[i], times.partials[i]);
     if (time < decision.time) decision.time = time, decision.shares = {i};
   }

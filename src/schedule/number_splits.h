@@ -12,9 +12,9 @@
 
 namespace flash_mla {
 
-FLASH_MLA_HOST_DEVICE PartRecord record_at(const Work& work, const CutPoint& at, const Cut& cut) {
+FLASH_MLA_HOST_DEVICE PartRecord record_at(const CutPoint& at, const Cut& cut) {
   if (cut.block == 0 || cut.inside) return {at.request, at.sub, cut.block, 0, 0, 0, {0, 0}};
-  const bool last = at.sub + 1 == work.subs(at.request);
+  const bool last = at.sub + 1 == at.units;
   return {at.request + (last ? 1 : 0), last ? 0 : at.sub + 1, 0, 0, 0, 0, {0, 0}};
 }
 

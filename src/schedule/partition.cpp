@@ -81,7 +81,8 @@ ShareTimes time_shares(const Step& step, const StepClock& clock) {
   for (std::int32_t part = 0; part < step.num_parts; ++part) {
     const CutPoint end = boundaries.at(part + 1);
     for (std::int32_t i = 0; i < SnapRule::kCount; ++i) {
-      const SharePart between = part_between(step.cost, begin, end, {i});
+      const SharePart between = part_between(step.cost, snapped(step.cost, begin, {i}), snapped(step.cost, end, {i}),
+                                             begin.before == end.before);
       times.longest[i] = max_of(times.longest[i], clock.part(between.time)), times.partials[i] += between.partials;
     }
     begin = end;
@@ -104,8 +105,8 @@ std::int32_t cut_shares(const Step& step, SnapRule rule, PartRecord* parts) {
   CutPoint begin = boundaries.at(0);
   for (std::int32_t part = 0; part < step.num_parts; ++part) {
     const CutPoint end = boundaries.at(part + 1);
-    const SharePart between = part_between(step.cost, begin, end, rule);
-    if (between.time > 0) parts[used++] = record_at(step.work, begin, between.begin);
+    const Cut cut = snapped(step.cost, begin, rule), next = snapped(step.cost, end, rule);
+    if (next.cost > cut.cost) parts[used++] = record_at(begin, cut);
     begin = end;
   }
   return used;

@@ -37,6 +37,7 @@ struct UnitAt {
   std::int32_t sub = 0;
   std::int32_t blocks = 0;
   std::int64_t offset = 0;  // within the unit, 0 <= offset < its weight
+  std::int32_t units = 0;   // of the request
 };
 
 class RequestUnits {
@@ -81,9 +82,9 @@ class RequestUnits {
       first = next;
     }
     const std::int64_t unit = weight(blocks);
-    if (offset < unit) return {first_sub + first, blocks, offset};
+    if (offset < unit) return {first_sub + first, blocks, offset, count()};
     const std::int64_t index = offset / unit;
-    return {first_sub + first + static_cast<std::int32_t>(index), blocks, offset - index * unit};
+    return {first_sub + first + static_cast<std::int32_t>(index), blocks, offset - index * unit, count()};
   }
 
  private:
