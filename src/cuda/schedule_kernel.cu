@@ -12,8 +12,12 @@
 // It may be launched while the kernel before still runs, but waits before it reads or writes anything: lengths may be
 // that kernel's, and it may be a decode that still reads the schedule. It lets no kernel begin early, so whatever comes
 // behind it begins when all before it has finished as well.
+
+#include <cstring>
+
 #include "core/backend.h"
 #include "cuda/block_scan.h"
+#include "cuda/combine/merge_params.h"
 #include "cuda/ptx/dependent_launch.h"
 #include "cuda/runtime.h"
 #include "cuda/schedule_kernel.h"
@@ -28,8 +32,7 @@ namespace {
 constexpr int kMaxThreads = 768;
 static_assert(kMaxThreads >= Chunks::kMost);
 constexpr int kPartsPerWarp = kWarpLanes - 1;  // a lane finds its part's beginning, its neighbour the end
-constexpr int kSharedRecords = 512;
-constexpr int kLengthsAtOnce = 16;  // piece lengths that are tried
+constexpr int kLengthsAtOnce = 16;             // piece lengths that are tried
 
 struct ScheduleParams {
   UnitWork work;
@@ -42,9 +45,14 @@ struct ScheduleParams {
   void* memory;
 };
 
+// What those that number other parts read of a part's record, and where its slots begin.
+struct alignas(16) Position {
+  std::int32_t request, sub, block, first_slot;
+};
+
 struct Shared {
   WeightTable costs, pieces;
-  PartRecord records[kSharedRecords];
+  Position positions[kMostParts];
   WorkTotals of_warp[kWarpLanes];
   BlockScratch<std::int64_t> sums;
   std::int32_t counts_of_warp[kWarpLanes];
@@ -65,8 +73,6 @@ class Scheduler {
         num_parts_(params.all_parts.value()),
         parts_to_use_(num_parts_),
         parts_(ScheduleLayout::parts(params.memory)),
-        // Records are read by threads that number others, so they are made in shared memory if they have room there.
-        records_(num_parts_ < kSharedRecords ? shared.records : parts_),
         header_(ScheduleLayout::header(params.memory)),
         shape_hash_(params.shape_hash),
         part_warps_(params.part_warps),
@@ -266,11 +272,11 @@ class Scheduler {
         record = record_at(begin_, cut_);
       }
     }
-    add_records(works, partials, record);
+    add_positions(works, partials, record);
   }
 
-  // Writes the records of a round's parts that get work behind those of earlier rounds.
-  __device__ void add_records(bool works, std::int32_t partials, PartRecord& record) {
+  // Writes the positions of a round's parts that get work behind those of earlier rounds.
+  __device__ void add_positions(bool works, std::int32_t partials, const PartRecord& record) {
     const unsigned working = __ballot_sync(kAllLanes, works), lower = (1u << lane()) - 1;
     const unsigned one = __ballot_sync(kAllLanes, partials > 0), two = __ballot_sync(kAllLanes, partials > 1);
     const auto packed = [&](unsigned lanes) {
@@ -282,29 +288,35 @@ class Scheduler {
     const std::int32_t before = __reduce_add_sync(kAllLanes, lane() < warp() ? of_warp : 0) + packed(lower);
     const std::int32_t total = __reduce_add_sync(kAllLanes, of_warp);
     if (works) {
-      record.first_slot = slots_ + (before >> 16);
-      records_[used_ + (before & 0xffff)] = record;
+      shared_.positions[used_ + (before & 0xffff)] = {record.request, record.sub, record.block,
+                                                      slots_ + (before >> 16)};
     }
     used_ += total & 0xffff;
     slots_ += total >> 16;
-    __syncthreads();  // records are written, which threads that number others read; the next round may count
+    __syncthreads();  // positions are written, which threads that number others read; the next round may count
   }
 
   __device__ void number() {
-    if (thread_ == 0) {
+    if (thread_ == threads_ - 1) {  // of a warp that has no part, unless there are many
       totals_.lengths_hash = shared_.lengths_hash;
-      *header_ = make_header(shape_hash_, work_.batch, totals_, num_parts_, slots_);
+      store(make_header(shape_hash_, work_.batch, totals_, num_parts_, slots_), header_);
     }
     FLASH_MLA_NO_UNROLL for (std::int32_t part = thread_; part <= num_parts_; part += threads_) {
-      PartRecord record;
-      if (part < used_) {
-        record = numbered(records_, part, used_, records_[part].first_slot);
-      } else {
-        record = end_record(work_);
-        record.first_slot = slots_, record.head_first_part = record.head_last_part = part;
-      }
-      parts_[part] = record;  // where these are the records that others read, they read what does not change
+      PartRecord record = end_record(work_);
+      record.first_slot = slots_, record.head_first_part = record.head_last_part = part;
+      if (part < used_) record = numbered(shared_.positions, part, used_, shared_.positions[part].first_slot);
+      store(record, parts_ + part);
     }
+  }
+
+  // In 16 bytes at a time, to which schedule memory is aligned.
+  template <class T>
+  __device__ static void store(const T& value, T* to) {
+    int4 halves[2];
+    static_assert(sizeof halves == sizeof value);
+    std::memcpy(halves, &value, sizeof value);
+    reinterpret_cast<int4*>(to)[0] = halves[0];
+    reinterpret_cast<int4*>(to)[1] = halves[1];
   }
 
   const UnitWork& work_;
@@ -315,7 +327,6 @@ class Scheduler {
   const std::int32_t num_parts_;
   std::int32_t parts_to_use_;
   PartRecord* const parts_;
-  PartRecord* const records_;
   ScheduleHeader* const header_;
   const std::int32_t shape_hash_;
   const std::int32_t part_warps_, rule_sets_, rule_warps_;

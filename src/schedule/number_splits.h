@@ -44,15 +44,19 @@ FLASH_MLA_HOST_DEVICE std::int32_t partials_of(const PartRecord* parts, std::int
   return (head ? 1 : 0) + (tail && !(head && same_unit(begin, end)) ? 1 : 0);
 }
 
-// The furthest of the neighbouring records on one side (step -1 or 1) that stand in the same unit, by strides that
-// double and then halve: most units have few.
-FLASH_MLA_HOST_DEVICE std::int32_t last_of_unit(const PartRecord* parts, std::int32_t part, std::int32_t used,
-                                                std::int32_t step) {
-  const PartRecord& own = parts[part];
+// The furthest of the neighbouring records on one side (step -1 or 1) that stand inside the same unit as `own`, by
+// strides that double and then halve: most units have few.
+template <class Record>
+FLASH_MLA_HOST_DEVICE std::int32_t last_inside(const Record* parts, const Record& own, std::int32_t part,
+                                               std::int32_t used, std::int32_t step) {
   bool growing = true;
   FLASH_MLA_NO_UNROLL while (step != 0) {
     const std::int32_t next = part + step;
-    const bool same = next >= 0 && next < used && same_unit(parts[next], own);
+    bool same = next >= 0 && next < used;
+    if (same) {
+      const Record record = parts[next];
+      same = ((record.request ^ own.request) | (record.sub ^ own.sub)) == 0 && record.block > 0;
+    }
     if (same) part = next;
     growing &= same;
     step = growing ? 2 * step : step / 2;
@@ -60,18 +64,20 @@ FLASH_MLA_HOST_DEVICE std::int32_t last_of_unit(const PartRecord* parts, std::in
   return part;
 }
 
-// The complete record, given all positions. `used` parts have work; `first_slot` partials come before this part's.
-FLASH_MLA_HOST_DEVICE PartRecord numbered(const PartRecord* parts, std::int32_t part, std::int32_t used,
+// The complete record, given the positions (request, sub, block) of all. `used` parts have work; `first_slot` partials
+// come before this part's.
+template <class Record>
+FLASH_MLA_HOST_DEVICE PartRecord numbered(const Record* parts, std::int32_t part, std::int32_t used,
                                           std::int32_t first_slot) {
-  PartRecord record = parts[part];
-  record.first_slot = first_slot;
-  record.head_first_part = record.head_last_part = part;
-  if (record.block == 0) return record;
-  // The unit's first record stands at its first block if the part that begins it begins with it, else inside it.
-  const std::int32_t first = last_of_unit(parts, part, used, -1);
-  record.head_first_part = parts[first].block > 0 ? first - 1 : first;
-  record.head_last_part = last_of_unit(parts, part, used, 1);
-  return record;
+  const Record own = parts[part];
+  std::int32_t first = part, last = part;
+  if (own.block > 0) {
+    FLASH_MLA_NO_UNROLL for (std::int32_t step = -1; step <= 1; step += 2) {
+      first = last, last = last_inside(parts, own, part, used, step);
+    }
+    --first;  // the part that begins the unit
+  }
+  return {own.request, own.sub, own.block, first_slot, first, last, {0, 0}};
 }
 
 FLASH_MLA_HOST_DEVICE ScheduleHeader make_header(std::int32_t shape_hash, std::int32_t batch, const WorkTotals& totals,
