@@ -40,7 +40,7 @@ struct ScheduleParams {
   CostWeight weight;
   Divisor all_parts, half_parts;  // those that parts_to_use chooses from
   std::int32_t part_warps;        // that take a part each per lane
-  std::int32_t rule_sets;         // 4, 2 or 1 sets of as many that share the rules; warps behind these hash
+  std::int32_t set_bits;          // 1 << set_bits sets of as many share the rules, 4 at most; warps behind these hash
   std::int32_t shape_hash;
   void* memory;
 };
@@ -76,13 +76,12 @@ class Scheduler {
         header_(ScheduleLayout::header(params.memory)),
         shape_hash_(params.shape_hash),
         part_warps_(params.part_warps),
-        rule_sets_(params.rule_sets),
-        rule_warps_(part_warps_ * rule_sets_),
+        set_bits_(params.set_bits),
+        rule_warps_(part_warps_ << set_bits_),
         shared_(shared),
         thread_(static_cast<int>(threadIdx.x)),
         threads_(static_cast<int>(blockDim.x)),
-        set_((warp() >= part_warps_ ? 1 : 0) + (warp() >= 2 * part_warps_ ? 1 : 0) +
-             (warp() >= 3 * part_warps_ ? 1 : 0)) {}
+        set_(warp() & ((1 << set_bits_) - 1)) {}
 
   __device__ void run() {
     if (thread_ == 0) shared_.times = {}, shared_.lengths_hash = 0;  // threads meet before these are added to
@@ -202,7 +201,7 @@ class Scheduler {
 
   // The part of this thread in a round, where its share begins, and whether the next lane's begins in the same unit.
   __device__ void find_boundary(std::int32_t first) {
-    part_ = first + (warp() - set_ * part_warps_) * kPartsPerWarp + lane();
+    part_ = first + (warp() >> set_bits_) * kPartsPerWarp + lane();
     begin_ = find_cut_point(work_, chunks_, weight_, shared_.costs, shares_, part_);
     one_unit_ = __shfl_down_sync(kAllLanes, begin_.before, 1) == begin_.before;
     if (lane() == kPartsPerWarp) part_ = parts_to_use_;  // nobody's
@@ -223,7 +222,7 @@ class Scheduler {
     if (warp() >= rule_warps_) return;
     FLASH_MLA_NO_UNROLL for (std::int32_t first = 0; first < parts_to_use_; first += parts_per_round()) {
       find_boundary(first);
-      FLASH_MLA_NO_UNROLL for (std::int32_t i = set_; i < SnapRule::kCount; i += rule_sets_) {
+      FLASH_MLA_NO_UNROLL for (std::int32_t i = set_; i < SnapRule::kCount; i += 1 << set_bits_) {
         share_by({i});
         const std::uint32_t longest = __reduce_max_sync(kAllLanes, clock.part(share_.time));
         const std::int32_t partials = __reduce_add_sync(kAllLanes, share_.partials);
@@ -260,7 +259,7 @@ class Scheduler {
     PartRecord record;
     std::int32_t partials = 0;
     bool works = false;
-    const std::int32_t rule = decision_.shares.index, set = decision_.by_pieces ? 0 : rule & (rule_sets_ - 1);
+    const std::int32_t rule = decision_.shares.index, set = decision_.by_pieces ? 0 : rule & ((1 << set_bits_) - 1);
     if (warp() < rule_warps_ && set_ == set) {
       if (parts_to_use_ > parts_per_round()) find_boundary(first);
       if (decision_.by_pieces) {
@@ -329,10 +328,10 @@ class Scheduler {
   PartRecord* const parts_;
   ScheduleHeader* const header_;
   const std::int32_t shape_hash_;
-  const std::int32_t part_warps_, rule_sets_, rule_warps_;
+  const std::int32_t part_warps_, set_bits_, rule_warps_;
   Shared& shared_;
   const int thread_, threads_;
-  const int set_;  // of warps, of those with parts
+  const int set_;  // of warps; neighbours are in different ones
 
   WorkTotals totals_;
   EqualShares shares_;  // of the total cost
@@ -372,10 +371,11 @@ Status launch_schedule(const Plan& plan, const BatchView& batch, void* schedule_
   // a lane meanwhile, as far as threads go.
   constexpr std::int32_t kMaxWarps = kMaxThreads / kWarpLanes;
   params.part_warps = min_of(ceil_div(plan.num_parts(), kPartsPerWarp), kMaxWarps);
-  params.rule_sets = 4 * params.part_warps <= kMaxWarps ? 4 : 2 * params.part_warps <= kMaxWarps ? 2 : 1;
+  params.set_bits = 4 * params.part_warps <= kMaxWarps ? 2 : 2 * params.part_warps <= kMaxWarps ? 1 : 0;
   const std::int32_t hash_warps = ceil_div(batch.batch, 4 * kWarpLanes);
   const std::int32_t chunk_warps = ceil_div(params.chunks.count, kWarpLanes);
-  const std::int32_t warps = max_of(chunk_warps, min_of(params.part_warps * params.rule_sets + hash_warps, kMaxWarps));
+  const std::int32_t warps =
+      max_of(chunk_warps, min_of((params.part_warps << params.set_bits) + hash_warps, kMaxWarps));
   const std::int32_t threads = warps * kWarpLanes;
   void* arguments[] = {&params};
   cudaLaunchConfig_t config = {};

@@ -43,14 +43,11 @@ struct Chunks {
   static constexpr std::int32_t kMost = 512;
 
   std::int32_t size = 1, count = 0;
+  std::int32_t first_quarter = 1;  // the greatest power of 4 below count, 1 at least
 
   static Chunks of(std::int32_t batch) {
-    const std::int32_t size = max_of(ceil_div(batch, kMost), 1);
-    return {size, ceil_div(batch, size)};
-  }
-  // The greatest power of 4 below count, 1 at least.
-  FLASH_MLA_HOST_DEVICE std::int32_t first_quarter() const {
-    return count > 256 ? 256 : count > 64 ? 64 : count > 16 ? 16 : count > 4 ? 4 : 1;
+    const std::int32_t size = max_of(ceil_div(batch, kMost), 1), count = ceil_div(batch, size);
+    return {size, count, count > 256 ? 256 : count > 64 ? 64 : count > 16 ? 16 : count > 4 ? 4 : 1};
   }
 };
 
@@ -66,10 +63,13 @@ struct WeightTable {
     const auto starts_by = [&](std::int32_t chunk) {
       return before[min_of(chunk, chunks.count)] <= offset ? 1 : 0;  // 0 for the end: offset < total
     };
-    std::int32_t low = 0;
-    FLASH_MLA_NO_UNROLL for (std::int32_t quarter = chunks.first_quarter(); quarter > 0; quarter /= 4) {
+    std::int32_t low = 0, quarter = chunks.first_quarter;
+    FLASH_MLA_NO_UNROLL do {
       low += (starts_by(low + quarter) + starts_by(low + 2 * quarter) + starts_by(low + 3 * quarter)) * quarter;
+      quarter >>= 2;
     }
+    while (quarter > 0)
+      ;
     offset -= before[low];
     const std::int32_t last = min_of((low + 1) * chunks.size, work.batch) - 1;
     *request = low * chunks.size;

@@ -33,13 +33,13 @@ std::int64_t total_of(const UnitWork& work, Weight weight, std::int32_t begin, s
 // Returns the total.
 template <class Weight>
 std::int64_t fill(const UnitWork& work, Weight weight, WeightTable* table) {
-  const auto [chunk, num_chunks] = Chunks::of(work.batch);
+  const Chunks chunks = Chunks::of(work.batch);
   std::int64_t sum = 0;
-  for (std::int32_t i = 0; i < num_chunks; ++i) {
+  for (std::int32_t i = 0; i < chunks.count; ++i) {
     table->before[i] = sum;
-    sum += total_of(work, weight, i * chunk, min_of((i + 1) * chunk, work.batch));
+    sum += total_of(work, weight, i * chunks.size, min_of((i + 1) * chunks.size, work.batch));
   }
-  return table->before[num_chunks] = sum;
+  return table->before[chunks.count] = sum;
 }
 
 void survey(Step* step) {

@@ -67,6 +67,7 @@ class RequestUnits {
   // The unit at 0 <= offset < total(weight).
   template <class Weight>
   FLASH_MLA_HOST_DEVICE UnitAt find(std::int64_t offset, Weight weight) const {
+    if (count() == 1) return {0, max_blocks_, offset, 1};  // as usual, past what follows
     std::int32_t first_sub = 0;
     if (heads_ > 1) {
       const std::int64_t per_head = head_total(weight);
