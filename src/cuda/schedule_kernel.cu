@@ -19,6 +19,7 @@
 #include "cuda/block_scan.h"
 #include "cuda/combine/merge_params.h"
 #include "cuda/ptx/dependent_launch.h"
+#include "cuda/ptx/fence.h"
 #include "cuda/runtime.h"
 #include "cuda/schedule_kernel.h"
 #include "schedule/cuts.h"
@@ -96,7 +97,7 @@ class Scheduler {
       __syncthreads();
     }
     number();
-    __threadfence();  // a decode kernel may read it before it waits
+    ptx::fence_device();  // a decode kernel may read it before it waits
   }
 
  private:

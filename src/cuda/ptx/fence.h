@@ -18,6 +18,9 @@ __device__ __forceinline__ void fence_async_global(std::uint32_t caller = place_
   asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
+// This thread's writes to global memory have arrived there, for the whole device, before what it does next.
+__device__ __forceinline__ void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
 // Initialised barriers become visible to the copy engine.
 __device__ __forceinline__ void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
