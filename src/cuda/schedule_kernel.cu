@@ -1,7 +1,7 @@
 // The scheduler on the device: one thread block runs the steps of src/schedule/partition.cpp in parallel.
 //
 //   survey     a thread per chunk of requests; prefix sums of modelled time over the chunks; how many parts to use
-//   decide     a thread per part: what it would get by each of the rules; a warp per piece length that is tried
+//   decide     a thread per part and rule: what the part would get; piece lengths are tried by sixteen
 //   cut        a thread per part; parts without work last, slots of partials: one prefix sum
 //   number     a thread per part: the parts that share its first unit
 //
