@@ -114,8 +114,8 @@ HostTime host_time(Workload& workload) {
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
   workload.schedule(stream);
   HostTime time;
-  time.decode_us = host_us_per_call(
-      stream, [&](int call, cudaStream_t on) { workload.decode(call % workload.num_sets(), on); });
+  time.decode_us =
+      host_us_per_call(stream, [&](int call, cudaStream_t on) { workload.decode(call % workload.num_sets(), on); });
   time.empty_launch_us = host_us_per_call(stream, [](int, cudaStream_t on) { launch_nothing(on); });
   check(cudaStreamDestroy(stream), "cudaStreamDestroy");
   return time;

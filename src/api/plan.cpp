@@ -18,11 +18,12 @@ namespace {
 Status check_tuning(const PlanTuning& tuning) {
   const bool sound = tuning.num_parts >= 1 && tuning.num_parts <= kMaxParts && tuning.rows_per_unit >= 1 &&
                      tuning.rows_per_unit <= 4096 && tuning.cost_fixed >= 0 && tuning.cost_block >= 1 &&
-                     tuning.cost_merge >= 0 && tuning.cost_partial >= 0 && tuning.scratch_bytes >= 0;
+                     tuning.cost_merge >= 0 && tuning.cost_partial >= 0 && tuning.few_blocks >= 0 &&
+                     tuning.scratch_bytes >= 0;
   if (sound) return {};
   return failure(StatusCode::internal, "the backend chose ", tuning.num_parts, " parts of ", tuning.rows_per_unit,
                  " rows with costs ", tuning.cost_fixed, ", ", tuning.cost_block, ", ", tuning.cost_merge, ", ",
-                 tuning.cost_partial);
+                 tuning.cost_partial, " and few_blocks ", tuning.few_blocks);
 }
 
 // The schedule counts units in int32.

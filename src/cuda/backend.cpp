@@ -100,8 +100,7 @@ class CudaBackend final : public Backend {
     tuning.cost_merge = 10;
     tuning.cost_partial = few_rows ? 20 : 50;
     // Half of the multiprocessors can keep memory busy, and few rows need no more arithmetic than that.
-    const int thread_blocks = tuning.num_parts * geometry.cohort;
-    const bool fills_device = thread_blocks <= multiprocessors && 2 * thread_blocks > multiprocessors;
+    const bool fills_device = tuning.num_parts <= multiprocessors && 2 * tuning.num_parts > multiprocessors;
     tuning.few_blocks = few_rows && fills_device ? 2 : 0;
     tuning.scratch_bytes = PartialsLayout{tuning.num_parts, geometry.rows_per_unit, geometry.cohort}.total_bytes();
     return tuning;

@@ -1,4 +1,5 @@
-// The driver's functions that the library calls, asked of it at run time, so that programs start on machines without one.
+// The driver's functions that the library calls, asked of it at run time, so that programs start on machines without
+// one.
 #pragma once
 
 #include <cuda.h>

@@ -14,7 +14,7 @@
 
 namespace flash_mla {
 
-struct ScheduleHeader {
+struct alignas(16) ScheduleHeader {
   std::int32_t magic;         // kScheduleMagic
   std::int32_t shape_hash;    // of what Work says but the lengths: see layout.h
   std::int32_t lengths_hash;  // of cache_seqlens and cu_seqlens_q, see layout.h
@@ -24,8 +24,8 @@ struct ScheduleHeader {
   std::int32_t spare[2];
 };
 
-struct PartRecord {
-  std::int32_t request;  // position where the part begins
+struct alignas(16) PartRecord {  // read 16 bytes at a time
+  std::int32_t request;          // position where the part begins
   std::int32_t sub;
   std::int32_t block;            // > 0: the part begins inside a unit that an earlier part began
   std::int32_t first_slot;       // slot of the part's first partial, if it has any

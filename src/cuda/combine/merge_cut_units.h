@@ -22,7 +22,8 @@ __device__ __forceinline__ void merge_cut_units(const MergeParams& params, const
                                                 unsigned char* memory, int memory_bytes, ptx::Barrier (&landed)[Warps],
                                                 int first_warp, int barrier) {
   const Mergers<Warps> mergers{*reinterpret_cast<typename Mergers<Warps>::Sums*>(memory), first_warp, barrier};
-  const int warp = mergers.warp(), rows = memory_bytes / Warps / kRowBytes;
+  const int warp = mergers.warp(), rows = memory_bytes / Warps / kRowBytes - 1;  // a warp's, beside its factors
+  unsigned char* const own_memory = memory + warp * (rows + 1) * kRowBytes;
   const auto has_few = [&](int u) { return has_few_splits<Rows, Warps>(units[u]); };
   const auto has_many = [&](int u) { return units[u].num_rows > 0 && !has_few(u); };
   const int own = static_cast<int>(threadIdx.x) % kWarpLanes / kUnitLanes;
@@ -39,8 +40,9 @@ __device__ __forceinline__ void merge_cut_units(const MergeParams& params, const
   await_shares();
   __syncwarp();
   if (few) {
-    merge_few_splits<Element, Order, Rows, Warps>(params, units, shares, lane_work, own_split, warp,
-                                                  {memory + warp * rows * kRowBytes, rows, landed[warp]});
+    merge_few_splits<Element, Order, Rows, Warps>(
+        params, units, shares, lane_work, own_split, warp,
+        {own_memory, rows, reinterpret_cast<float4*>(own_memory + rows * kRowBytes), landed[warp]});
   }
   if (!many) return;
 #pragma unroll 1

@@ -20,7 +20,8 @@ inline constexpr int kUnrolled = 4;  // splits that are added up at a time
 // Of one warp. `rows` is at least kUnitLanes.
 struct WarpStaging {
   unsigned char* memory;
-  int rows;  // that have room
+  int rows;         // that have room
+  float4* factors;  // of each lane's partial
   ptx::Barrier& landed;
 };
 
@@ -106,21 +107,26 @@ __device__ __forceinline__ void merge_rows(const LaneWork<Element>& work, unsign
   factor =
       weight == 0.0f ? float4{} : float4{factor.x * weight, factor.y * weight, factor.z * weight, factor.w * weight};
 
+  staging.factors[lane] = factor;
+  const unsigned wanted = __ballot_sync(kAllLanes, weight != 0.0f);
+  __syncwarp();
   staging.landed.wait(phase & 1);
 #pragma unroll 1
   for (unsigned rows = __ballot_sync(kAllLanes, work.split == 0) & now; rows != 0; rows &= rows - 1) {
     const int first = __ffs(rows) - 1, num_splits = __shfl_sync(kAllLanes, work.num_splits, first);
+    const unsigned char* const values = place_of(first) + lane * sizeof(uint2);
     float4 sum[kRowVectors] = {};
 #pragma unroll kUnrolled
-    for (int of = first; of < first + num_splits; ++of) {
-      const bool wanted = __shfl_sync(kAllLanes, weight, of) != 0.0f;
-      const float of_vector[kRowVectors] = {__shfl_sync(kAllLanes, factor.x, of), __shfl_sync(kAllLanes, factor.y, of),
-                                            __shfl_sync(kAllLanes, factor.z, of), __shfl_sync(kAllLanes, factor.w, of)};
-      const auto* const values = reinterpret_cast<const __half*>(place_of(of)) + 4 * lane;
+    for (int split = 0; split < num_splits; ++split) {
+      // What has no weight may hold anything; its factor is 0. Without a branch, so that no sum waits for another.
+      const unsigned kept = (wanted >> (first + split) & 1) != 0 ? ~0u : 0u;
+      const float4 of_vector = staging.factors[first + split];
+      const float factors[kRowVectors] = {of_vector.x, of_vector.y, of_vector.z, of_vector.w};
 #pragma unroll
       for (int v = 0; v < kRowVectors; ++v) {
-        const Four<__half> o = {*reinterpret_cast<const uint2*>(values + v * kVectorColumns)};
-        add_if(wanted, sum[v], of_vector[v], widen(o));
+        uint2 o = *reinterpret_cast<const uint2*>(values + split * kRowBytes + v * kVectorColumns * sizeof(__half));
+        o = {o.x & kept, o.y & kept};
+        add(sum[v], factors[v], widen(Four<__half>{o}));
       }
     }
     const RowPlace<Element> of_row = {shuffle_address(work.place.out, first), shuffle_address(work.place.lse, first)};

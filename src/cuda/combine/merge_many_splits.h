@@ -1,5 +1,5 @@
 // The merge of units in many splits. An item is 256 columns of a row; 128, narrow, where that makes no more items than
-// warps or where splits are more than a warp has lanes.
+// warps and all splits' loads are under way at a time, or where splits are more than a warp has lanes.
 // A warp takes an item; where a share has fewer items than warps, several warps share an item's splits, and their sums
 // are added in order.
 #pragma once
@@ -50,7 +50,8 @@ inline constexpr ItemShape kWide = {2, 8};
 template <int kInFlight, int Warps>
 __device__ __forceinline__ ItemShape item_shape(const CutUnit& unit) {
   const bool few = SmallDivisor(max_of(unit.num_splits, 1)).rounded_up(unit.num_rows) * kRowVectors <= Warps;
-  return unit.num_splits <= kWarpLanes && !few ? kWide : ItemShape{1, kInFlight};
+  const bool narrow = unit.num_splits > kWarpLanes || (few && unit.num_splits <= kInFlight);
+  return narrow ? ItemShape{1, kInFlight} : kWide;
 }
 
 // What a warp does of a share: splits begin .. end - 1 of an item.

@@ -1,7 +1,7 @@
 // Step 8 of docs/algorithm.md [gatekeeper]: one warp of each thread block finds the units that its part has cut, says
 // when its partials of them are written, and learns which shares of the merge the thread block has.
 //
-//   gatekeeper  waits for kPartialsWritten; announces units_found, gates_answered
+//   gatekeeper  waits for kPartialsWritten; announces gates_answered
 #pragma once
 
 #include "cuda/combine/cut_unit.h"
@@ -18,15 +18,15 @@ inline constexpr int kMergingWarps = 8;
 struct CutUnits {
   cuda::CutUnit unit[2];
   cuda::Shares shares[2];
-  ptx::Barrier units_found;                     // gatekeeper, a lane for each unit -> those who merge: `unit`
-  ptx::Barrier gates_answered;                  // likewise: `shares`
+  ptx::Barrier gates_answered;                  // gatekeeper, a lane for each unit -> those who merge: `shares`
   ptx::Barrier partials_landed[kMergingWarps];  // copy engine -> a merging warp
 };
 
-inline __device__ void init_cut_units(CutUnits& cut, int lane) {
-  if (lane < kMergingWarps) cut.partials_landed[lane].init(1);
-  if (lane == kMergingWarps) cut.units_found.init(2);
-  if (lane == kMergingWarps + 1) cut.gates_answered.init(2);
+// By one thread.
+inline __device__ void init_cut_units(CutUnits& cut) {
+  cut.gates_answered.init(2);
+#pragma unroll
+  for (ptx::Barrier& landed : cut.partials_landed) landed.init(1);
 }
 
 // A named barrier, at which so many warps meet: those who write partials and the gatekeeper, who alone waits.
@@ -40,20 +40,21 @@ struct PartialsBarrier {
 // keep.
 class Gatekeeper {
  public:
-  // The kernel before must have finished.
-  __device__ __forceinline__ void open(CutUnits& cut, const DecodeParams& params, int rows_per_thread_block) {
+  // Before the thread block first meets; needs no more than the dealer does of what came before.
+  __device__ __forceinline__ void find_units(CutUnits& cut, const DecodeParams& params, int rows_per_thread_block) {
     const int lane = threadIdx.x % 32, part = blockIdx.x / params.cohort, member = blockIdx.x % params.cohort;
-    if (lane < 2) {
-      const cuda::CutUnit unit = cuda::find_cut_unit(params.work, params.parts, part, lane == 1,
-                                                     member * rows_per_thread_block, rows_per_thread_block);
-      cut.unit[lane] = unit;
-      cut.units_found.arrive();
-      if (unit.num_rows > 0) {
-        num_splits_ = unit.num_splits, split_ = unit.split;
-        gate_ = cuda::Gate(params.partials.gates + unit.first_part * std::int64_t{params.cohort} + member);
-        gate_.open(params.launch_tag, num_splits_);
-      }
-    }
+    if (lane >= 2) return;
+    const cuda::CutUnit unit = cuda::find_cut_unit(params.work, params.parts, part, lane == 1,
+                                                   member * rows_per_thread_block, rows_per_thread_block);
+    cut.unit[lane] = unit;
+    if (unit.num_rows <= 0) return;
+    num_splits_ = unit.num_splits, split_ = unit.split;
+    gate_ = cuda::Gate(params.partials.gates + unit.first_part * std::int64_t{params.cohort} + member);
+  }
+
+  // The kernel before must have finished.
+  __device__ __forceinline__ void open(const DecodeParams& params) {
+    if (num_splits_ > 0) gate_.open(params.launch_tag, num_splits_);
     __syncwarp();
   }
 

@@ -24,13 +24,17 @@ struct KvPipeline {
   ptx::Barrier k_released[Stages][kStrips];  // readers -> loader
 };
 
-// By the lanes of one warp. Each strip is released by `releasing_warps`.
+// By one thread. Each strip is released by `releasing_warps`.
 template <int Stages>
-__device__ __forceinline__ void init_pipeline(KvPipeline<Stages>& kv, int lane, int releasing_warps) {
-  static_assert(Stages * kStrips <= 32);
-  if (lane >= Stages * kStrips) return;
-  kv.k_landed[lane / kStrips][lane % kStrips].init(1);
-  kv.k_released[lane / kStrips][lane % kStrips].init(releasing_warps);
+__device__ __forceinline__ void init_pipeline(KvPipeline<Stages>& kv, int releasing_warps) {
+#pragma unroll
+  for (int stage = 0; stage < Stages; ++stage) {
+#pragma unroll
+    for (int strip = 0; strip < kStrips; ++strip) {
+      kv.k_landed[stage][strip].init(1);
+      kv.k_released[stage][strip].init(releasing_warps);
+    }
+  }
 }
 
 // Loads a lane's box, which begins with `slice` and comes to lie from `first_row` on.

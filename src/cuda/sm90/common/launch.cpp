@@ -63,8 +63,8 @@ QueryBoxes find_query_boxes(const DecodeProblem& problem, const RowsView& view, 
   return {};
 }
 
-// [64, period, periods, slices, batch], all slices a box; with several kv heads [columns, period, periods, h_kv, batch],
-// a slice a box.
+// [64, period, periods, slices, batch], all slices a box; with several kv heads [columns, period, periods, h_kv,
+// batch], a slice a box.
 Status encode_rows(const char* name, const DecodeProblem& problem, const RowsView& view, const QueryBoxes& boxes,
                    int columns, CUtensorMap* map) noexcept {
   const std::int32_t heads = problem.num_heads_q / problem.num_heads_kv;

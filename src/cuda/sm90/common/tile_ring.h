@@ -29,8 +29,10 @@ struct TileRecord {
 };
 
 struct DealerState {
-  Tile tile;
-  alignas(TileCursor) unsigned char cursor[sizeof(TileCursor)];
+  Tile tile;  // the next one, if there is `more`
+  bool more;
+  TileCursor* cursor;
+  alignas(TileCursor) unsigned char cursor_bytes[sizeof(TileCursor)];
 };
 
 struct TileRing {
@@ -40,12 +42,12 @@ struct TileRing {
   ptx::Barrier tile_finished[kTileSlots];  // all -> dealer
 };
 
-// By the lanes of one warp. `readers`: warps that call TileReader::finish.
-inline __device__ void init_ring(TileRing& ring, int lane, int readers) {
-  static_assert(kTileSlots <= 32);
-  if (lane >= kTileSlots) return;
-  ring.tile_dealt[lane].init(1);
-  ring.tile_finished[lane].init(readers);
+// By one thread. `readers`: warps that call TileReader::finish.
+inline __device__ void init_ring(TileRing& ring, int readers) {
+#pragma unroll
+  for (ptx::Barrier& dealt : ring.tile_dealt) dealt.init(1);
+#pragma unroll
+  for (ptx::Barrier& finished : ring.tile_finished) finished.init(readers);
 }
 
 inline __device__ void write_record(TileRecord& record, const Work& work, const Tile& tile, int row_in_unit,
@@ -63,29 +65,39 @@ inline __device__ void write_record(TileRecord& record, const Work& work, const 
   record.first_query = work.first_query(tile.request);
 }
 
-// The dealer's state lives in shared memory, for its warp may have few registers. once_dealt(tile) is called with the
-// first tile.
+// The next tile of which this thread block has rows.
+inline __device__ void find_next_tile(DealerState& dealer, int row_in_unit) {
+  do dealer.more = dealer.cursor->next(&dealer.tile);
+  while (dealer.more && dealer.tile.num_rows <= row_in_unit);
+}
+
+// Finds the first tile; the ring's barriers need not be there yet. The dealer's state lives in shared memory, for its
+// warp may have few registers.
+inline __device__ void find_first_tile(TileRing& ring, const DecodeParams& params, int rows_per_thread_block) {
+  ring.dealer.cursor =
+      new (ring.dealer.cursor_bytes) TileCursor(params.work, *params.header, params.parts, blockIdx.x / params.cohort);
+  find_next_tile(ring.dealer, static_cast<int>(blockIdx.x % params.cohort) * rows_per_thread_block);
+}
+
+// Hands out the tiles, after find_first_tile. once_dealt(tile) is called with the first one.
 template <class OnceDealt>
 __device__ __forceinline__ void deal_tiles(TileRing& ring, const DecodeParams& params, int rows_per_thread_block,
                                            OnceDealt once_dealt) {
   DealerState& dealer = ring.dealer;
-  TileCursor& cursor =
-      *new (dealer.cursor) TileCursor(params.work, *params.header, params.parts, blockIdx.x / params.cohort);
   const int row_in_unit = static_cast<int>(blockIdx.x % params.cohort) * rows_per_thread_block;
+#pragma unroll 1
   for (std::uint32_t dealt = 0;; ++dealt) {
-    bool more;
-    do more = cursor.next(&dealer.tile);
-    while (more && dealer.tile.num_rows <= row_in_unit);
     const std::uint32_t slot = dealt % kTileSlots;
     ring.tile_finished[slot].wait(((dealt / kTileSlots) & 1) ^ 1);
-    if (more) {
+    if (dealer.more) {
       write_record(ring.tiles[slot], params.work, dealer.tile, row_in_unit, rows_per_thread_block);
     } else {
       ring.tiles[slot].request = -1;
     }
     ring.tile_dealt[slot].arrive();
-    if (!more) return;
+    if (!dealer.more) return;
     if (dealt == 0) once_dealt(ring.tiles[0]);
+    find_next_tile(dealer, row_in_unit);
   }
 }
 

@@ -24,30 +24,35 @@
 
 namespace flash_mla::sm90 {
 
-// The dealer does not wait for the kernel before this one: the schedule and the lengths that it was made from were
-// there before this kernel could begin, for the schedule kernel lets no other begin early and fences what it wrote.
-// Nothing else may be read, and nothing written, before the kernel before has finished.
+// Tiles and cut units are found before the kernel before this one has finished: the schedule and the lengths that it
+// was made from were there before this kernel could begin, for the schedule kernel lets no other begin early and fences
+// what it wrote. Nothing else may be read, and nothing written, before the kernel before has finished.
 template <class Element>
 __global__ void __launch_bounds__(kThreads, 1)
     flash_fwd_splitkv_mla_kernel(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
   extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   SharedMemory& smem = *reinterpret_cast<SharedMemory*>(dynamic_shared_memory);
-  const int warpgroup = threadIdx.x / kWarpgroupThreads, warp = threadIdx.x / 32;
+  const int warpgroup = threadIdx.x / kWarpgroupThreads, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   ptx::launch_dependents();  // which in turn wait for this kernel before they read or write what it does
-  if (warp == kDealerWarp) {
-    init_barriers(smem, threadIdx.x % 32);
+  Gatekeeper gates;
+  if (warp == kQueryLoaderWarp && lane == 0) {
+    init_barriers(smem);
     ptx::fence_barrier_init();
-    __syncwarp();
+  } else if (warp == kDealerWarp && lane == 0) {
+    find_first_tile(smem.ring, params, kRows);
+  } else if (warp == kGatekeeperWarp) {
+    gates.find_units(smem.cut, params, kRows);
   } else if (warp == kLoaderWarp) {
     prefetch_maps(maps);
   }
+  __syncwarp();
   ptx::sync_threads(kSetUpBarrier, kThreads);
 
   // One if / else over whole warpgroups: the compiler plans registers by it.
   if (warpgroup == 3) {
     ptx::lower_registers<kLoadRegisters>();
     if (warp == kDealerWarp) {
-      if (threadIdx.x % 32 == 0) deal_tiles(smem.ring, params, kRows, [](const TileRecord&) {});
+      if (lane == 0) deal_tiles(smem.ring, params, kRows, [](const TileRecord&) {});
       return;
     }
     if (warp == kLoaderWarp) {
@@ -56,8 +61,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       run_query_loader(smem.ring, smem.q[0].bytes, kSliceBytes, smem.q_landed, smem.q_released, maps, params);
     } else {
       ptx::wait_for_prerequisites();
-      Gatekeeper gates;
-      gates.open(smem.cut, params, kRows);
+      gates.open(params);
       gates.answer<Partials>(smem.cut);
       gates.clear();
     }
@@ -76,7 +80,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     Partials::announce_partials();
     if (warpgroup == 1) write_padding<Element>(params);
-    smem.cut.units_found.wait(0);
     const auto await_shares = [&] { smem.cut.gates_answered.wait(0); };
     cuda::merge_cut_units<Element, tile::ColumnOrder::pairs, kRows, 10>(
         params, smem.cut.unit, smem.cut.shares, await_shares, smem.kv.k[0][0].bytes, sizeof smem.kv.k,

@@ -28,13 +28,13 @@ struct SharedMemory {
 
 static_assert(sizeof(SharedMemory) <= kSharedMemoryLimitBytes);
 
-// By the lanes of one warp. Arrivals a phase are those of warps.
-inline void __device__ init_barriers(SharedMemory& smem, int lane) {
+// By one thread, one after the other: lanes that initialise one each would take longer. Arrivals a phase are those of
+// warps.
+inline void __device__ init_barriers(SharedMemory& smem) {
   constexpr int kReaders = 3 * kWarpgroupWarps + 2;  // scores, left, right, loaders
-  init_ring(smem.ring, lane, kReaders);
-  init_pipeline(smem.kv, lane, kWarpgroupWarps);
-  init_cut_units(smem.cut, lane);
-  if (lane > 0) return;
+  init_ring(smem.ring, kReaders);
+  init_pipeline(smem.kv, kWarpgroupWarps);
+  init_cut_units(smem.cut);
   smem.q_landed.init(1);
   smem.q_released.init(kWarpgroupWarps);
   smem.scores_done.init(kWarpgroupWarps);

@@ -100,10 +100,10 @@ __device__ __forceinline__ void run_group(SharedMemory<Rows>& smem, const Decode
   }
 }
 
-// The dealer does not wait for the kernel before this one: the schedule and the lengths that it was made from were
-// there before this kernel could begin, for the schedule kernel lets no other begin early and fences what it wrote.
-// Nothing else may be read but as a hint (prefetch_long_tile), and nothing written, before the kernel before has
-// finished.
+// Tiles and cut units are found before the kernel before this one has finished: the schedule and the lengths that it
+// was made from were there before this kernel could begin, for the schedule kernel lets no other begin early and fences
+// what it wrote. Nothing else may be read but as a hint (prefetch_long_tile), and nothing written, before the kernel
+// before has finished.
 template <class Element, int Rows>
 __global__ void __launch_bounds__(kThreads, 1)
     flash_fwd_splitkv_mla_kernel(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
@@ -111,13 +111,19 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto& smem = *reinterpret_cast<SharedMemory<Rows>*>(dynamic_shared_memory);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   ptx::launch_dependents();  // which in turn wait for this kernel before they read or write what it does
-  if (warp == kDealerWarp) {
-    init_barriers(smem, lane);
-    ptx::fence_barrier_init();
-    __syncwarp();
-  }
-  ptx::sync_threads(kSetUpBarrier, kThreads);
   Gatekeeper gates;
+  if (warp == kQueryLoaderWarp && lane == 0) {
+    init_barriers(smem);
+    ptx::fence_barrier_init();
+  } else if (warp == kDealerWarp && lane == 0) {
+    find_first_tile(smem.ring, params, Rows);
+  } else if (warp == kGatekeeperWarp) {
+    gates.find_units(smem.cut, params, Rows);
+  } else if (warp == kLoaderWarp) {
+    prefetch_maps(maps);
+  }
+  __syncwarp();
+  ptx::sync_threads(kSetUpBarrier, kThreads);
   if (warp == kDealerWarp) {
     if (lane == 0) {
       deal_tiles(smem.ring, params, Rows,
@@ -125,20 +131,18 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     __syncwarp();
   } else if (warp == kLoaderWarp) {
-    prefetch_maps(maps);
     run_loader<StripOrder>(smem.kv, smem.ring, maps, params, kPriority);
   } else if (warp == kQueryLoaderWarp) {
     run_query_loader(smem.ring, smem.q[0], kQuerySliceBytes<Rows>, smem.q_landed, smem.q_released, maps, params);
   } else if (warp == kGatekeeperWarp) {
     ptx::wait_for_prerequisites();
-    gates.open(smem.cut, params, Rows);
+    gates.open(params);
   } else {
     ptx::wait_for_prerequisites();
     run_group<Element>(smem, params);
     Partials::announce_partials();
     write_padding<Element>(params);
   }
-  smem.cut.units_found.wait(0);
   // Blocks of tokens have all been used by then: their place serves the merge.
   const auto await_shares = [&] {
     if (warp == kGatekeeperWarp) gates.template answer<Partials>(smem.cut);

@@ -86,7 +86,8 @@ __device__ __forceinline__ void issue_values(SharedMemory<Rows>& smem, int stage
 #pragma unroll
     for (int step = 0; step < kBlockSteps; ++step) {
 #pragma unroll
-      for (int slice = first_slice_of(strip); slice < first_slice_of(strip + 1); ++slice) {  // in turn: neither sum waits for itself
+      for (int slice = first_slice_of(strip); slice < first_slice_of(strip + 1);
+           ++slice) {  // in turn: neither sum waits for itself
         Mma::mma(acc.o[slice], tile::advance(v, slice * kSliceBytes + tile::mn_major_step_bytes(step)),
                  tile::advance(p, tile::k_major_step_bytes(step)), true);
       }

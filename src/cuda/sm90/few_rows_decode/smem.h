@@ -27,13 +27,12 @@ struct SharedMemory {
 
 static_assert(sizeof(SharedMemory<32>) <= kSharedMemoryLimitBytes);
 
-// By the lanes of one warp.
+// By one thread, one after the other: lanes that initialise one each would take longer.
 template <int Rows>
-__device__ __forceinline__ void init_barriers(SharedMemory<Rows>& smem, int lane) {
-  init_ring(smem.ring, lane, kWarpgroupWarps + 2);  // group, loaders
-  init_pipeline(smem.kv, lane, kWarpgroupWarps);
-  init_cut_units(smem.cut, lane);
-  if (lane > 0) return;
+__device__ __forceinline__ void init_barriers(SharedMemory<Rows>& smem) {
+  init_ring(smem.ring, kWarpgroupWarps + 2);  // group, loaders
+  init_pipeline(smem.kv, kWarpgroupWarps);
+  init_cut_units(smem.cut);
   smem.q_landed.init(1);
   smem.q_released.init(kWarpgroupWarps);
 }
