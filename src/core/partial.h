@@ -29,8 +29,10 @@ struct MergedLse {
 
   FLASH_MLA_HOST_DEVICE float lse() const { return sum == 0.0f ? kNegativeInfinity : reference + logf(sum); }
   // exp(lse_i - lse): the factor of o_i. 0 exactly if the partial is empty or vanishes beside the others.
-  FLASH_MLA_HOST_DEVICE float factor(float lse_i) const {
-    return lse_i == kNegativeInfinity && sum == sum ? 0.0f : expf(lse_i - reference) / sum;
+  FLASH_MLA_HOST_DEVICE float factor(float lse_i) const { return factor(lse_i, expf(lse_i - reference)); }
+  // The same with exp(lse_i - reference) at hand.
+  FLASH_MLA_HOST_DEVICE float factor(float lse_i, float exponential) const {
+    return lse_i == kNegativeInfinity && sum == sum ? 0.0f : exponential / sum;
   }
 };
 

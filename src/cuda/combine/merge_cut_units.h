@@ -22,7 +22,7 @@ __device__ __forceinline__ void merge_cut_units(const MergeParams& params, const
                                                 unsigned char* memory, int memory_bytes, ptx::Barrier (&landed)[Warps],
                                                 int first_warp, int barrier) {
   const Mergers<Warps> mergers{*reinterpret_cast<typename Mergers<Warps>::Sums*>(memory), first_warp, barrier};
-  const int warp = mergers.warp(), rows = memory_bytes / Warps / kRowBytes - 1;  // a warp's, beside its factors
+  const int warp = mergers.warp(), rows = memory_bytes / Warps / kRowBytes - 1;  // a warp's, beside its LaneValues
   unsigned char* const own_memory = memory + warp * (rows + 1) * kRowBytes;
   const auto has_few = [&](int u) { return has_few_splits<Rows, Warps>(units[u]); };
   const auto has_many = [&](int u) { return units[u].num_rows > 0 && !has_few(u); };
@@ -40,9 +40,9 @@ __device__ __forceinline__ void merge_cut_units(const MergeParams& params, const
   await_shares();
   __syncwarp();
   if (few) {
-    merge_few_splits<Element, Order, Rows, Warps>(
-        params, units, shares, lane_work, own_split, warp,
-        {own_memory, rows, reinterpret_cast<float4*>(own_memory + rows * kRowBytes), landed[warp]});
+    auto& lanes = *reinterpret_cast<LaneValues*>(own_memory + rows * kRowBytes);
+    merge_few_splits<Element, Order, Rows, Warps>(params, units, shares, lane_work, own_split, warp,
+                                                  {own_memory, rows, lanes, landed[warp]});
   }
   if (!many) return;
 #pragma unroll 1

@@ -17,11 +17,19 @@ inline constexpr int kUnitLanes = kWarpLanes / 2;  // for each unit
 inline constexpr int kRowBytes = kLatentDim * 2;
 inline constexpr int kUnrolled = 4;  // splits that are added up at a time
 
+// What the lanes of a warp tell one another of their partials.
+struct LaneValues {
+  float4 factor[kWarpLanes];  // of each 128 columns
+  float lse[kWarpLanes], exponential[kWarpLanes];
+};
+
+static_assert(sizeof(LaneValues) <= kRowBytes);
+
 // Of one warp. `rows` is at least kUnitLanes.
 struct WarpStaging {
   unsigned char* memory;
-  int rows;         // that have room
-  float4* factors;  // of each lane's partial
+  int rows;  // that have room
+  LaneValues& lanes;
   ptx::Barrier& landed;
 };
 
@@ -88,26 +96,26 @@ __device__ __forceinline__ void merge_rows(const LaneWork<Element>& work, unsign
     ptx::bulk_load(place_of(lane), work.values, kRowBytes, staging.landed);
   }
 
-  const int first_lane = lane - work.split;  // of the lane's row
-  // All lanes take part in every exchange, those of either unit.
-  const int exchanges =
-      max_of(__shfl_sync(kAllLanes, work.num_splits, 0), __shfl_sync(kAllLanes, work.num_splits, kUnitLanes));
-  const auto of_split = [&](float value, int split, float otherwise) {
-    const float x = __shfl_sync(kAllLanes, value, (first_lane + split) % kWarpLanes);
-    return split < work.num_splits ? x : otherwise;
+  LaneValues& lanes = staging.lanes;
+  const auto of_split = [&](const float(&values)[kWarpLanes], int split) {  // of the lane's row
+    return values[(lane - work.split + split) % kWarpLanes];
   };
+  lanes.lse[lane] = lse;
+  __syncwarp();
   float max = kNegativeInfinity;
-#pragma unroll 4
-  for (int i = 0; i < exchanges; ++i) max = fmaxf(max, of_split(lse, i, kNegativeInfinity));
+#pragma unroll kUnrolled
+  for (int i = 0; i < work.num_splits; ++i) max = fmaxf(max, of_split(lanes.lse, i));
   MergedLse merged{finite_reference(max), 0.0f};
   const float exponential = expf(lse - merged.reference);
-#pragma unroll 4
-  for (int i = 0; i < exchanges; ++i) merged.sum += of_split(exponential, i, 0.0f);
-  const float weight = merged.factor(lse), merged_lse = merged.lse();
+  lanes.exponential[lane] = exponential;
+  __syncwarp();
+#pragma unroll kUnrolled
+  for (int i = 0; i < work.num_splits; ++i) merged.sum += of_split(lanes.exponential, i);
+  const float weight = merged.factor(lse, exponential), merged_lse = merged.lse();
   factor =
       weight == 0.0f ? float4{} : float4{factor.x * weight, factor.y * weight, factor.z * weight, factor.w * weight};
 
-  staging.factors[lane] = factor;
+  lanes.factor[lane] = factor;
   const unsigned wanted = __ballot_sync(kAllLanes, weight != 0.0f);
   __syncwarp();
   staging.landed.wait(phase & 1);
@@ -120,7 +128,7 @@ __device__ __forceinline__ void merge_rows(const LaneWork<Element>& work, unsign
     for (int split = 0; split < num_splits; ++split) {
       // What has no weight may hold anything; its factor is 0. Without a branch, so that no sum waits for another.
       const unsigned kept = (wanted >> (first + split) & 1) != 0 ? ~0u : 0u;
-      const float4 of_vector = staging.factors[first + split];
+      const float4 of_vector = lanes.factor[first + split];
       const float factors[kRowVectors] = {of_vector.x, of_vector.y, of_vector.z, of_vector.w};
 #pragma unroll
       for (int v = 0; v < kRowVectors; ++v) {

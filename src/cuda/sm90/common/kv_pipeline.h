@@ -127,19 +127,25 @@ __device__ __forceinline__ void load_blocks(KvPipeline<Stages>& kv, const Tensor
   }
 }
 
-// By one thread: asks for the first blocks of a long tile, as many as there is room for, to be brought to the L2 cache
-// while the kernels before this one still run: near their ends memory has less to do. (The loads of a short tile would
-// wait behind that for longer than they gain.) Only a hint: what those kernels write to the blocks is seen in L2, and
+// How many of a tile's blocks are brought to the L2 cache early: of a long one as many as there is room for, of a short
+// one the first. (The loads of others would wait behind that for longer than they gain.)
+template <int Stages>
+__device__ __forceinline__ int early_blocks(int blocks) {
+  constexpr int kShortBlocks = 2, kLongBlocks = 4;
+  return blocks > kLongBlocks ? Stages : blocks <= kShortBlocks ? min_of(blocks, 1) : 0;
+}
+
+// By one thread: asks for a tile's first blocks to be brought to the L2 cache while the kernels before this one still
+// run: near their ends memory has less to do. Only a hint: what those kernels write to the blocks is seen in L2, and
 // should they change the block table, a page was brought in vain. Its entries are not read through L1, which would keep
 // them.
 template <int Stages>
-__device__ __forceinline__ void prefetch_long_tile(const TensorMaps& maps, const DecodeParams& params,
-                                                   const TileRecord& tile, ptx::L2Priority priority) {
-  constexpr int kLongBlocks = 4;
-  if (tile.block_end - tile.block_begin <= kLongBlocks || params.page_size < kBlockTokens) return;
+__device__ __forceinline__ void prefetch_tile(const TensorMaps& maps, const DecodeParams& params,
+                                              const TileRecord& tile, ptx::L2Priority priority) {
+  if (params.page_size < kBlockTokens) return;
   const std::int32_t* const table = params.block_table + tile.request * params.block_table_stride;
 #pragma unroll 1
-  for (int block = tile.block_begin; block < tile.block_begin + Stages; ++block) {
+  for (int block = tile.block_begin, end = block + early_blocks<Stages>(tile.block_end - block); block < end; ++block) {
     const int index = block / (params.page_size / kBlockTokens);
     if (index >= params.block_table_columns) return;
     const int page = __ldcg(table + index), row = block * kBlockTokens - index * params.page_size;

@@ -102,7 +102,7 @@ __device__ __forceinline__ void run_group(SharedMemory<Rows>& smem, const Decode
 
 // Tiles and cut units are found before the kernel before this one has finished: the schedule and the lengths that it
 // was made from were there before this kernel could begin, for the schedule kernel lets no other begin early and fences
-// what it wrote. Nothing else may be read but as a hint (prefetch_long_tile), and nothing written, before the kernel
+// what it wrote. Nothing else may be read but as a hint (prefetch_tile), and nothing written, before the kernel
 // before has finished.
 template <class Element, int Rows>
 __global__ void __launch_bounds__(kThreads, 1)
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warp == kDealerWarp) {
     if (lane == 0) {
       deal_tiles(smem.ring, params, Rows,
-                 [&](const TileRecord& first) { prefetch_long_tile<kStages>(maps, params, first, kPriority); });
+                 [&](const TileRecord& first) { prefetch_tile<kStages>(maps, params, first, kPriority); });
     }
     __syncwarp();
   } else if (warp == kLoaderWarp) {
