@@ -11,6 +11,7 @@ folder=${1:-build/device}
 build=build/device-build
 
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFLASH_MLA_CUDA=ON -DFLASH_MLA_INSTALL=OFF \
+  -DFLASH_MLA_LINE_INFO=ON \
   -DFLASH_MLA_BUILD_EXAMPLES=OFF '-DCMAKE_BUILD_RPATH=$ORIGIN/../lib' -DCMAKE_BUILD_RPATH_USE_ORIGIN=ON >/dev/null
 programs=(flash-mla decode_bench roofline)
 mapfile -t tests < <(ninja -C "$build" -t targets all | sed -n 's|^tests/device/\(test_device[a-z_]*\): .*EXECUTABLE_LINKER.*|\1|p')
