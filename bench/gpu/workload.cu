@@ -20,9 +20,9 @@ __device__ std::uint32_t mix(std::uint64_t x) {
   return static_cast<std::uint32_t>(x);
 }
 
-// Box-Muller over a counter.
 __global__ void nothing() {}
 
+// Box-Muller over a counter.
 __global__ void fill_normal_kernel(__nv_bfloat162* data, std::int64_t pairs, std::uint64_t seed) {
   const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x; i < pairs; i += step) {

@@ -368,8 +368,8 @@ Status launch_schedule(const Plan& plan, const BatchView& batch, void* schedule_
   params.half_parts = Divisor(static_cast<std::uint32_t>(half_of_parts(plan.num_parts())));
   params.shape_hash = shape_hash(params.work);
   params.memory = schedule_memory;
-  // A thread for each chunk of requests; a lane for each part and rule, and warps that hash four requests
-  // a lane meanwhile, as far as threads go.
+  // A thread for each chunk of requests; a lane for each part and rule, and warps that hash four requests a lane
+  // meanwhile, as far as threads go.
   constexpr std::int32_t kMaxWarps = kMaxThreads / kWarpLanes;
   params.part_warps = min_of(ceil_div(plan.num_parts(), kPartsPerWarp), kMaxWarps);
   params.set_bits = 4 * params.part_warps <= kMaxWarps ? 2 : 2 * params.part_warps <= kMaxWarps ? 1 : 0;

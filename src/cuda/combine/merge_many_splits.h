@@ -10,12 +10,16 @@
 
 namespace flash_mla::cuda {
 
-inline constexpr int kMostVectors = 2;  // of an item
+// How items are cut: vectors an item has, and loads of splits that are under way at a time.
+struct ItemShape {
+  int vectors, in_flight;
+};
+inline constexpr ItemShape kWide = {2, 8};
 
 // Who merges: whole warps, the first of which is `first_warp` of the thread block; they meet at a named barrier.
 template <int Warps>
 struct Mergers {
-  using Sums = float4[Warps][kMostVectors][kWarpLanes];
+  using Sums = float4[Warps][kWide.vectors][kWarpLanes];
 
   Sums& sums;
   int first_warp, barrier;
@@ -39,12 +43,6 @@ __device__ __forceinline__ void add_warps(const Mergers<Warps>& mergers, int war
     for (int v = 0; v < kVectors; ++v) add(sum[v], 1.0f, mergers.sums[other][v][lane]);
   }
 }
-
-// How items are cut: vectors an item has, and loads of splits that are under way at a time.
-struct ItemShape {
-  int vectors, in_flight;
-};
-inline constexpr ItemShape kWide = {2, 8};
 
 // kInFlight: of narrow items.
 template <int kInFlight, int Warps>

@@ -9,10 +9,12 @@
 
 namespace flash_mla::sm90 {
 
+__device__ __forceinline__ bool page_is_block(int page_size) { return page_size == kBlockTokens; }
+
 // Where a page is a block, a request's last block is asked for from so many rows before its page: these arrive as zeros
 // without being read, and the request's tokens stand at the block's end. Rows past the last token are never read.
 __device__ __forceinline__ int rows_before_page(int page_size, int length, int block) {
-  if (page_size != kBlockTokens) return 0;
+  if (!page_is_block(page_size)) return 0;
   return max_of(kBlockTokens - max_of(length - block * kBlockTokens, 0), 0);
 }
 

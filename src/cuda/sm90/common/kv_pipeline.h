@@ -177,7 +177,7 @@ __device__ __forceinline__ void run_loader(KvPipeline<Stages>& kv, TileRing& rin
 }
 
 // By a warpgroup: zeroes rows of V past the request's last token, which may hold anything, and 0 * NaN is NaN. The
-// tensor cores see it after a fence and a meeting of the warpgroup. (Not where rows_before() has kept such rows out.)
+// tensor cores see it after a fence and a meeting of the warpgroup. (Not where a page is a block: rows_before_page.)
 template <int Stages>
 __device__ __forceinline__ void zero_rows(KvPipeline<Stages>& kv, int stage, int first_slice, int num_slices,
                                           int first_row) {

@@ -30,9 +30,8 @@ struct DecodeKernel {
 // The kernel for units of so many packed rows, of which a thread block takes rows_per_thread_block.
 [[nodiscard]] DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept;
 
-// Enqueues the decode of all parts on `device`: num_parts * rows_per_unit / rows_per_thread_block
-// thread blocks. Whole units are written to problem.out and problem.lse, split ones as partials to scratch
-// (combine/partials.h).
+// Enqueues the decode of all parts on `device`: num_parts * rows_per_unit / rows_per_thread_block thread blocks. Whole
+// units are written to problem.out and problem.lse, split ones as partials to scratch (combine/partials.h).
 [[nodiscard]] Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
                                    const void* schedule_memory, void* scratch, int device,
                                    cudaStream_t stream) noexcept;

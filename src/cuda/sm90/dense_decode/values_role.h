@@ -115,7 +115,7 @@ __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParam
       __syncwarp();
       if (lane == 0) smem.p_fetched.arrive();
       const int valid_rows = length - block * kBlockTokens;
-      if (valid_rows < kBlockTokens && params.page_size != kBlockTokens)
+      if (valid_rows < kBlockTokens && !page_is_block(params.page_size))
         zero_rows_from<S>(smem, stage, max_of(valid_rows, 0));
       if (S == Side::right && block + 1 < end) smem.scores_done.wait((blocks + 1) & 1);
       multiply_values<Element, S>(smem, p, stage, acc.o);

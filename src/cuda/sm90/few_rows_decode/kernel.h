@@ -68,7 +68,7 @@ __device__ __forceinline__ void run_tile(SharedMemory<Rows>& smem, const DecodeP
     }
     const int valid_rows = tile.length - block * kBlockTokens;
     const int rows_before = rows_before_page(params.page_size, tile.length, block);
-    if (valid_rows < kBlockTokens && params.page_size != kBlockTokens) {  // write_probabilities fences and meets
+    if (valid_rows < kBlockTokens && !page_is_block(params.page_size)) {  // write_probabilities fences and meets
       zero_rows(smem.kv, stage, 0, kLatentSlices, max_of(valid_rows, 0));
     }
     if (block >= v.first_masked_block) mask_scores<Rows>(s, block * kBlockTokens, rows_before, v.visible);
