@@ -14,9 +14,11 @@ std::uint64_t current_context(const Driver& driver) noexcept {
 
 Status launch_by_handle(const Driver& driver, CUfunction function, const LaunchShape& shape, void** arguments,
                         cudaStream_t stream) noexcept {
-  CUlaunchAttribute early = {};
-  early.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-  early.value.programmaticStreamSerializationAllowed = 1;
+  std::array<CUlaunchAttribute, 2> attributes = {};
+  attributes[0].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+  attributes[0].value.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+  attributes[1].value.clusterDim = {static_cast<unsigned>(shape.cluster), 1, 1};
   CUlaunchConfig config = {};
   config.gridDimX = static_cast<unsigned>(shape.thread_blocks);
   config.gridDimY = config.gridDimZ = 1;
@@ -24,8 +26,8 @@ Status launch_by_handle(const Driver& driver, CUfunction function, const LaunchS
   config.blockDimY = config.blockDimZ = 1;
   config.sharedMemBytes = static_cast<unsigned>(shape.shared_memory_bytes);
   config.hStream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
+  config.attrs = attributes.data();
+  config.numAttrs = shape.cluster > 1 ? 2 : 1;
   // The driver's errors are the runtime's, number by number.
   return check(static_cast<cudaError_t>(driver.launch(&config, function, arguments, nullptr)), "cuLaunchKernelEx");
 }
@@ -33,16 +35,18 @@ Status launch_by_handle(const Driver& driver, CUfunction function, const LaunchS
 Status launch_by_symbol(const void* kernel, const LaunchShape& shape, void** arguments, cudaStream_t stream) noexcept {
   FLASH_MLA_CUDA_TRY(cudaFuncSetAttribute, kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                      shape.shared_memory_bytes);
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  std::array<cudaLaunchAttribute, 2> attributes = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {static_cast<unsigned>(shape.cluster), 1, 1};
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(shape.thread_blocks));
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_memory_bytes);
   config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
+  config.attrs = attributes.data();
+  config.numAttrs = shape.cluster > 1 ? 2 : 1;
   FLASH_MLA_CUDA_TRY(cudaLaunchKernelExC, &config, kernel, arguments);
   return {};
 }

@@ -33,6 +33,7 @@ class KernelHandles {
 
 struct LaunchShape {
   int thread_blocks = 0;
+  int cluster = 1;  // neighbouring thread blocks that run at the same time, on neighbouring multiprocessors
   int threads = 0;
   int shared_memory_bytes = 0;
 };
