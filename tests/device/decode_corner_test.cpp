@@ -9,6 +9,7 @@
 #include "device/device_count.h"
 #include "device/device_problem.h"
 #include "device/device_step.h"
+#include "device/occupant.h"
 #include "reference/float_format.h"
 
 namespace flash_mla::test {
@@ -165,6 +166,42 @@ TEST(Decode, MoreThreadBlocksThanFit) {
         problem.count_differing(expected, count);
       }
       EXPECT_EQ(count.fetch(problem.stream()), 0) << heads << " heads, " << parts << " parts";
+    }
+  }
+}
+
+// Other kernels leave a decode few multiprocessors, or one, so that its parts come one after the other and merge what
+// others have left. That must not show.
+TEST(Decode, OtherWorkOnTheGpuChangesNoBits) {
+  for (const std::int32_t heads : {16, 32, 40, 128}) {
+    for (const float q_scale : {1.f, 30.f}) {
+      for (const DType dtype : {DType::bf16, DType::f16}) {
+        ProblemSpec spec = small_spec();
+        spec.lengths.clear();
+        for (int r = 0; r < 50; ++r) spec.lengths.push_back(r % 11 == 5 ? 0 : 300 + r * 397 % 2000);
+        spec.num_heads_q = heads, spec.seqlen_q = heads == 40 ? 3 : 1;
+        spec.q_scale = q_scale, spec.dtype = dtype;
+        DeviceProblem problem(spec);
+        EXPECT_TRUE(problem.runs_right(100)) << heads << " heads";
+        const Snapshot expected = problem.snapshot();
+        const int all = Occupant::multiprocessors();
+        // Many rows need two multiprocessors beside one another.
+        for (const int left : {heads <= 32 ? 1 : all / 6, all / 2}) {
+          const DeviceCount count;
+          problem.count_differing(expected, count);  // nothing is loaded while the GPU is busy
+          problem.synchronize();
+          {
+            const Occupant occupant(all - left);
+            for (int i = 0; i < 3; ++i) {
+              problem.clear_results();
+              problem.decode();
+              problem.count_differing(expected, count);
+            }
+            problem.synchronize();
+          }
+          EXPECT_EQ(count.fetch(problem.stream()), 0) << heads << " heads, " << left << " multiprocessors";
+        }
+      }
     }
   }
 }
