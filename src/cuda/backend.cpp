@@ -18,6 +18,7 @@
 #include "cuda/runtime.h"
 #include "cuda/schedule_kernel.h"
 #include "cuda/sm90/common/launch.h"
+#include "cuda/tile/column_order.h"
 
 namespace flash_mla {
 namespace cuda {
@@ -41,10 +42,17 @@ struct Geometry {
 Geometry choose_geometry(const PlanConfig& config) {
   constexpr std::int64_t kMaxCohort = 4;
   const std::int64_t rows = max_of<std::int64_t>(rows_of(config), 1);
-  const sm90::DecodeKernel kernel = sm90::find_kernel(config.dtype, rows);
+  const sm90::DecodeKernel kernel = sm90::find_kernel(config.dtype, rows, false);
   const std::int64_t row_tiles = ceil_div<std::int64_t>(rows, kernel.rows_per_thread_block);
   const auto cohort = static_cast<std::int32_t>(ceil_div(row_tiles, ceil_div(row_tiles, kMaxCohort)));
   return {cohort * kernel.rows_per_thread_block, cohort};
+}
+
+// Whether a plan's units, of few rows, are so few that a step's time is what their many parts wait for each other.
+bool has_small_steps(const PlanConfig& config, std::int32_t num_parts, std::int32_t rows_per_unit) {
+  constexpr std::int64_t kManyParts = 8;  // of a unit
+  const std::int64_t units = std::int64_t{config.max_batch} * config.num_heads_kv;
+  return rows_per_unit <= tile::kMaxTransposedRows && units * kManyParts <= num_parts;
 }
 
 class CudaBackend final : public Backend {
@@ -102,7 +110,9 @@ class CudaBackend final : public Backend {
     // Half of the multiprocessors can keep memory busy, and few rows need no more arithmetic than that.
     const bool fills_device = tuning.num_parts <= multiprocessors && 2 * tuning.num_parts > multiprocessors;
     tuning.few_blocks = few_rows && fills_device ? 2 : 0;
-    tuning.scratch_bytes = PartialsLayout{tuning.num_parts, geometry.rows_per_unit, geometry.cohort}.total_bytes();
+    const bool small_steps = has_small_steps(config, tuning.num_parts, geometry.rows_per_unit);
+    tuning.scratch_bytes =
+        PartialsLayout{tuning.num_parts, geometry.rows_per_unit, geometry.cohort, small_steps}.total_bytes();
     return tuning;
   }
 
@@ -123,8 +133,9 @@ class CudaBackend final : public Backend {
   Status decode(const Plan& plan, const DecodeProblem& problem, const void* schedule_memory, void* scratch,
                 Stream stream) const noexcept override {
     if (problem.batch.total_q == 0) return {};
-    return sm90::launch_decode(problem, plan.num_parts(), plan.rows_per_unit(), schedule_memory, scratch,
-                               plan.config().device.index, handle(stream));
+    const sm90::StepShape step{plan.num_parts(), plan.rows_per_unit(),
+                               has_small_steps(plan.config(), plan.num_parts(), plan.rows_per_unit())};
+    return sm90::launch_decode(problem, step, schedule_memory, scratch, plan.config().device.index, handle(stream));
   }
 
   Status merge(const MergeProblem& problem, Device device, Stream stream) const noexcept override {

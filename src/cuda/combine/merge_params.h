@@ -10,8 +10,8 @@
 
 namespace flash_mla::cuda {
 
-// A gate's word (gate.h): three counts of thread blocks, and the launch's tag above them.
-inline constexpr int kGateCountBits = 11, kGateTagBit = 3 * kGateCountBits;
+// A gate's word (gate.h, roll_call.h): three counts of thread blocks, a flag, and the launch's tag above them.
+inline constexpr int kGateCountBits = 11, kRollClosedBit = 3 * kGateCountBits, kGateTagBit = kRollClosedBit + 1;
 inline constexpr std::int32_t kMostParts = (1 << kGateCountBits) - 1;
 
 struct MergeParams {

@@ -1,6 +1,6 @@
 // The partials of cut units in the caller's scratch memory.
 //
-//   scratch:  values f16 [2 * num_parts, rows_per_unit, 512] | rows PartialRow [2 * num_parts, rows_per_unit]
+//   scratch:  values [2 * num_parts, rows_per_unit, 512] | rows PartialRow [2 * num_parts, rows_per_unit]
 //             | gates u64 [num_parts, cohort]
 //
 // A part has at most two partials (of the unit it finds begun and of the unit it leaves unfinished). `lse` is the
@@ -8,7 +8,13 @@
 // columns: a power of two, chosen so that the largest value stands between 2^13 and 2^14 (f16 holds 2^16; values have
 // 11 bits down to 2^-27 of the largest), over the sum of the weights. Rounding adds at most 2^-11 of a value, an eighth
 // of what rounding the result to bf16 does, and halves what is written and read.
+//
+// Where a plan has few units of few rows, partials are items: f32 values, the accumulators as they are, and instead of
+// a PartialRow the maximum and sum of the row for each 128 columns. They are small, and what they wait for is
+// instructions.
 #pragma once
+
+#include <vector_types.h>
 
 #include <cstdint>
 #include <cstring>
@@ -37,15 +43,22 @@ struct Partials {
 
   // Of row `row` of all slots.
   FLASH_MLA_HOST_DEVICE std::uint16_t* values_of(std::int64_t row) const { return values + row * kLatentDim; }
+  // Of items.
+  FLASH_MLA_HOST_DEVICE float* items_of(std::int64_t row) const {
+    return reinterpret_cast<float*>(values) + row * kLatentDim;
+  }
+  FLASH_MLA_HOST_DEVICE float2* facts_of(std::int64_t row) const { return reinterpret_cast<float2*>(rows + row); }
 };
 
 struct PartialsLayout {
   std::int32_t num_parts = 0;
   std::int32_t rows_per_unit = 0;
   std::int32_t cohort = 0;  // thread blocks that share a unit
+  bool are_items = false;
 
   constexpr std::int64_t rows() const { return std::int64_t{2} * num_parts * rows_per_unit; }
-  constexpr std::int64_t rows_offset_bytes() const { return rows() * kLatentDim * 2; }
+  constexpr std::int64_t value_bytes() const { return are_items ? 4 : 2; }
+  constexpr std::int64_t rows_offset_bytes() const { return rows() * kLatentDim * value_bytes(); }
   constexpr std::int64_t gates_offset_bytes() const {
     return round_up(rows_offset_bytes() + rows() * std::int64_t{sizeof(PartialRow)}, kScratchAlignmentBytes);
   }

@@ -47,6 +47,11 @@ class Barrier {
 #endif
   }
 
+  // Whether wait() would return at once; acquires if so.
+  [[nodiscard]] __device__ __forceinline__ bool completed(std::uint32_t parity) {
+    return ::cuda::ptx::mbarrier_test_wait_parity(&word_, parity);
+  }
+
   [[nodiscard]] __device__ __forceinline__ std::uint64_t* word() { return &word_; }
 
  private:

@@ -108,20 +108,20 @@ std::uint64_t next_launch_tag() noexcept {
 
 }  // namespace
 
-DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept {
-#define FLASH_MLA_VARIANT(name, type, element)                                    \
-  if (dtype == DType::type) {                                                     \
-    if (rows > tile::kMaxTransposedRows) return dense_decode_##name();            \
-    return rows > 16 ? few_rows_32_decode_##name() : few_rows_16_decode_##name(); \
+DecodeKernel find_kernel(DType dtype, std::int64_t rows, bool small_steps) noexcept {
+#define FLASH_MLA_VARIANT(name, type, element)                         \
+  if (dtype == DType::type) {                                          \
+    if (rows > tile::kMaxTransposedRows) return dense_decode_##name(); \
+    return few_rows_decode_##name(rows, small_steps);                  \
   }
 #include "cuda/variants.def"
 #undef FLASH_MLA_VARIANT
   return {};
 }
 
-Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
-                     const void* schedule_memory, void* scratch, int device, cudaStream_t stream) noexcept {
-  const DecodeKernel kernel = find_kernel(problem.dtype, rows_per_unit);
+Status launch_decode(const DecodeProblem& problem, const StepShape& step, const void* schedule_memory, void* scratch,
+                     int device, cudaStream_t stream) noexcept {
+  const DecodeKernel kernel = find_kernel(problem.dtype, step.rows_per_unit, step.small_steps);
   if (kernel.function == nullptr) {
     return make_error(StatusCode::unsupported, "there is no CUDA kernel for dtype %s", to_string(problem.dtype));
   }
@@ -129,11 +129,12 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   DecodeParams params;
   FLASH_MLA_TRY(encode_page_maps(problem, &maps));
   FLASH_MLA_TRY(encode_query_maps(problem, kernel.rows_per_thread_block, &maps, &params.q_period));
-  params.work = work_of(problem, rows_per_unit);
+  params.work = work_of(problem, step.rows_per_unit);
   params.header = ScheduleLayout::header(schedule_memory);
   params.parts = ScheduleLayout::parts(schedule_memory);
-  params.cohort = rows_per_unit / kernel.rows_per_thread_block;
-  params.partials = cuda::PartialsLayout{num_parts, rows_per_unit, params.cohort}.at(scratch);
+  params.cohort = step.rows_per_unit / kernel.rows_per_thread_block;
+  params.partials =
+      cuda::PartialsLayout{step.num_parts, step.rows_per_unit, params.cohort, step.small_steps}.at(scratch);
   params.launch_tag = next_launch_tag();
   params.block_table = problem.block_table;
   params.block_table_stride = problem.block_table_stride;
@@ -147,10 +148,13 @@ Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::
   params.lse = problem.lse;
   params.scale_log2 = problem.softmax_scale * kLog2e;
 
+  // Thread blocks that share their tokens stand in pairs on neighbouring multiprocessors: both ask for the same at
+  // nearly the same time.
+  const int pair = params.cohort % 2 == 0 ? 2 : 1;
   void* arguments[] = {&maps, &params};
   return cuda::launch_kernel(kernel.function, *kernel.handles,
-                             {num_parts * params.cohort, kernel.threads, kernel.shared_memory_bytes}, arguments, device,
-                             stream);
+                             {step.num_parts * params.cohort, pair, kernel.threads, kernel.shared_memory_bytes},
+                             arguments, device, stream);
 }
 
 }  // namespace flash_mla::sm90

@@ -22,18 +22,24 @@ struct DecodeKernel {
 
 #define FLASH_MLA_VARIANT(name, dtype, element) \
   DecodeKernel dense_decode_##name();           \
-  DecodeKernel few_rows_16_decode_##name();     \
-  DecodeKernel few_rows_32_decode_##name();
+  DecodeKernel few_rows_decode_##name(std::int64_t rows, bool small_steps);
 #include "cuda/variants.def"
 #undef FLASH_MLA_VARIANT
 
-// The kernel for units of so many packed rows, of which a thread block takes rows_per_thread_block.
-[[nodiscard]] DecodeKernel find_kernel(DType dtype, std::int64_t rows) noexcept;
+// The kernel for units of so many packed rows, of which a thread block takes rows_per_thread_block. `small_steps`: the
+// plan's units are so few that each is in many parts.
+[[nodiscard]] DecodeKernel find_kernel(DType dtype, std::int64_t rows, bool small_steps) noexcept;
+
+// How a plan cuts steps.
+struct StepShape {
+  std::int32_t num_parts = 0;
+  std::int32_t rows_per_unit = 0;
+  bool small_steps = false;
+};
 
 // Enqueues the decode of all parts on `device`: num_parts * rows_per_unit / rows_per_thread_block thread blocks. Whole
 // units are written to problem.out and problem.lse, split ones as partials to scratch (combine/partials.h).
-[[nodiscard]] Status launch_decode(const DecodeProblem& problem, std::int32_t num_parts, std::int32_t rows_per_unit,
-                                   const void* schedule_memory, void* scratch, int device,
-                                   cudaStream_t stream) noexcept;
+[[nodiscard]] Status launch_decode(const DecodeProblem& problem, const StepShape& step, const void* schedule_memory,
+                                   void* scratch, int device, cudaStream_t stream) noexcept;
 
 }  // namespace flash_mla::sm90

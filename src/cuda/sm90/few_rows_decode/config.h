@@ -33,11 +33,15 @@ inline constexpr int kThreads = 32 * kWarps;
 // Named barriers.
 inline constexpr int kSetUpBarrier = 1;     // all threads
 inline constexpr int kGroupBarrier = 2;     // the group
-inline constexpr int kPartialsWritten = 3;  // the group, gatekeeper
-inline constexpr int kMergeBarrier = 4;     // all threads
+inline constexpr int kMergeBarrier = 3;     // all threads
+inline constexpr int kPartialsWritten = 4;  // the group, gatekeeper
 
 static_assert(kMergingWarps == kWarps);
 using Partials = PartialsBarrier<kPartialsWritten, kWarpgroupWarps + 1>;
+
+// What a warp of the group has of a row of results is an item.
+inline constexpr int kRowItems = kWarpgroupWarps;
+inline constexpr int kItemColumns = kLatentDim / kRowItems;
 
 // Blocks are read once a step: they leave the L2 cache before partials do, which are read soon.
 inline constexpr ptx::L2Priority kPriority = ptx::L2Priority::evict_first;

@@ -8,14 +8,14 @@
 // The dealer walks over the tiles; the gatekeeper knows when cut units are complete.
 #pragma once
 
-#include "cuda/combine/merge_cut_units.h"
 #include "cuda/ptx/dependent_launch.h"
 #include "cuda/ptx/fence.h"
 #include "cuda/sm90/common/padding.h"
 #include "cuda/sm90/common/query_loader.h"
-#include "cuda/sm90/few_rows_decode/epilogue.h"
+#include "cuda/sm90/few_rows_decode/large_step.h"
 #include "cuda/sm90/few_rows_decode/products.h"
 #include "cuda/sm90/few_rows_decode/queries.h"
+#include "cuda/sm90/few_rows_decode/small_step.h"
 
 namespace flash_mla::sm90::few_rows {
 
@@ -43,11 +43,14 @@ __device__ __forceinline__ Visibility<Rows> find_visibility(const Work& work, co
 }
 
 // Steps 3 to 7 for one tile; `blocks` counts those of all tiles.
-template <class Element, int Rows>
+template <class Element, class Step, int Rows>
 __device__ __forceinline__ void run_tile(SharedMemory<Rows>& smem, const DecodeParams& params, const TileRecord& tile,
                                          std::uint32_t& blocks, std::uint32_t& query_tiles) {
   const int lane = threadIdx.x % 32, begin = tile.block_begin, end = tile.block_end;
+  const bool is_partial = tile.slot >= 0;
   const Visibility v = find_visibility<Rows>(params.work, tile);
+  typename Step::PartialPlace place;
+  if (is_partial) place = Step::place_of_partial(params, tile);
   if (begin < end && params.q_period > 0) {
     smem.q_landed.wait(query_tiles++ & 1);
   } else if (begin < end) {
@@ -78,24 +81,24 @@ __device__ __forceinline__ void run_tile(SharedMemory<Rows>& smem, const DecodeP
     issue_values<Element>(smem, stage, acc);
     if (block + 1 == end) {  // while the tensor cores are busy
       add_tokens(smem, rows, sum);
-      write_row_sums(params, tile, rows, sum);
+      if (!is_partial) write_lse(params, tile, rows, sum);
     }
     finish_values(smem, stage);
   }
-  if (begin >= end) write_row_sums(params, tile, rows, sum);
-  if (tile.slot >= 0) {
-    write_partial(params, tile, acc, sum);
+  if (begin >= end && !is_partial) write_lse(params, tile, rows, sum);
+  if (is_partial) {
+    Step::write_partial(smem, params, place, tile, rows, acc, sum);
   } else {
     write_results<Element>(smem, params, tile, acc, sum);
   }
 }
 
-template <class Element, int Rows>
+template <class Element, class Step, int Rows>
 __device__ __forceinline__ void run_group(SharedMemory<Rows>& smem, const DecodeParams& params) {
   TileReader tiles;
   std::uint32_t blocks = 0, query_tiles = 0;
   while (const TileRecord* tile = tiles.next(smem.ring)) {
-    run_tile<Element>(smem, params, *tile, blocks, query_tiles);
+    run_tile<Element, Step>(smem, params, *tile, blocks, query_tiles);
     tiles.finish(smem.ring);
   }
 }
@@ -104,21 +107,21 @@ __device__ __forceinline__ void run_group(SharedMemory<Rows>& smem, const Decode
 // was made from were there before this kernel could begin, for the schedule kernel lets no other begin early and fences
 // what it wrote. Nothing else may be read but as a hint (prefetch_tile), and nothing written, before the kernel
 // before has finished.
-template <class Element, int Rows>
+template <class Element, int Rows, class Step>
 __global__ void __launch_bounds__(kThreads, 1)
     flash_fwd_splitkv_mla_kernel(const __grid_constant__ TensorMaps maps, const __grid_constant__ DecodeParams params) {
   extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   auto& smem = *reinterpret_cast<SharedMemory<Rows>*>(dynamic_shared_memory);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   ptx::launch_dependents();  // which in turn wait for this kernel before they read or write what it does
-  Gatekeeper gates;
+  typename Step::template Gatekeeper<Rows> gates;
   if (warp == kQueryLoaderWarp && lane == 0) {
-    init_barriers(smem);
+    init_barriers<Step>(smem);
     ptx::fence_barrier_init();
   } else if (warp == kDealerWarp && lane == 0) {
     find_first_tile(smem.ring, params, Rows);
   } else if (warp == kGatekeeperWarp) {
-    gates.find_units(smem.cut, params, Rows);
+    gates.find_units(smem, params);
   } else if (warp == kLoaderWarp) {
     prefetch_maps(maps);
   }
@@ -135,22 +138,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else if (warp == kQueryLoaderWarp) {
     run_query_loader(smem.ring, smem.q[0], kQuerySliceBytes<Rows>, smem.q_landed, smem.q_released, maps, params);
   } else if (warp == kGatekeeperWarp) {
-    ptx::wait_for_prerequisites();
-    gates.open(params);
+    gates.template run<Element>(smem, params);
   } else {
     ptx::wait_for_prerequisites();
-    run_group<Element>(smem, params);
-    Partials::announce_partials();
+    run_group<Element, Step>(smem, params);
+    Step::announce_partials(smem);
     write_padding<Element>(params);
   }
-  // Blocks of tokens have all been used by then: their place serves the merge.
-  const auto await_shares = [&] {
-    if (warp == kGatekeeperWarp) gates.template answer<Partials>(smem.cut);
-    smem.cut.gates_answered.wait(0);
-  };
-  cuda::merge_cut_units<Element, tile::ColumnOrder::transposed, Rows, 9>(
-      params, smem.cut.unit, smem.cut.shares, await_shares, smem.kv.k[0][0].bytes, sizeof smem.kv.k,
-      smem.cut.partials_landed, 0, kMergeBarrier);
+  gates.template merge<Element>(smem, params);
   gates.clear();
   ptx::wait_for_bulk_stores();
 }
