@@ -72,6 +72,15 @@ TEST_P(SanitizePaths, ManySplits) {
   check(spec);
 }
 
+// Few units: in up to 2, 4, 8 and more splits.
+TEST_P(SanitizePaths, SmallSteps) {
+  for (const std::int32_t heads : {5, 32}) {
+    ProblemSpec spec = small_spec(GetParam());
+    spec.lengths = {120, 0, 250, 500, 1300}, spec.num_parts = 40, spec.num_heads_q = heads;
+    check(spec);
+  }
+}
+
 TEST_P(SanitizePaths, RaggedAndPadded) {
   ProblemSpec spec = small_spec(GetParam());
   spec.ragged = true, spec.queries = {2, 0, 3}, spec.padding_queries = 5, spec.row_gap = 8, spec.want_lse = false;

@@ -16,6 +16,8 @@ using ptx::Operation;
 constexpr const char* kKernelNames[] = {"dense", "few_rows_16", "few_rows_32"};
 constexpr const char* kProductWaits = "the product waits for all warps of its warpgroup";
 constexpr const char* kOnlySpeed = "it orders two products for speed; no result depends on it";
+constexpr const char* kOnlyWhen = "it says when to look for partials; that they are there they say by themselves";
+constexpr const char* kLongBefore = "what it says is so some microseconds before a tile has results";
 constexpr const char* kOnItsWay = "the copy engine begins to read some hundred cycles after the stores";
 constexpr const char* kNotSeen = "10,000 runs, warps asleep or late or shared memory busy, show no difference";
 
@@ -89,6 +91,12 @@ Cases few_rows_cases(FaultyKernel kernel) {
   using SharedMemory = sm90::few_rows::SharedMemory<Rows>;
   constexpr std::size_t kBytes = sizeof(ptx::Barrier);
   Cases cases = common_cases<SharedMemory>(kernel);
+  constexpr std::size_t kRolled = offsetof(SharedMemory, rolled);
+  using Rolled = sm90::few_rows::RolledUnits<Rows>;
+  cases.leave_out_barriers("partials_blank", kRolled + offsetof(Rolled, partials_blank), kBytes, kLongBefore);
+  cases.leave_out_barriers("partials_written", kRolled + offsetof(Rolled, partials_written), kBytes, kOnlyWhen);
+  cases.leave_out_barriers("roll_called", kRolled + offsetof(Rolled, roll_called), kBytes, kLongBefore);
+  cases.leave_out_meeting("merge_shared_items");
   cases.leave_out_barriers("q_landed", offsetof(SharedMemory, q_landed), kBytes);
   cases.leave_out_barriers("q_released", offsetof(SharedMemory, q_released), kBytes);
   cases.leave_out_fence("gather_queries", kNotSeen);
