@@ -14,8 +14,6 @@
 // instructions.
 #pragma once
 
-#include <vector_types.h>
-
 #include <cstdint>
 #include <cstring>
 
@@ -47,7 +45,8 @@ struct Partials {
   FLASH_MLA_HOST_DEVICE float* items_of(std::int64_t row) const {
     return reinterpret_cast<float*>(values) + row * kLatentDim;
   }
-  FLASH_MLA_HOST_DEVICE float2* facts_of(std::int64_t row) const { return reinterpret_cast<float2*>(rows + row); }
+  // (maximum, sum) for each 128 columns.
+  FLASH_MLA_HOST_DEVICE float* facts_of(std::int64_t row) const { return reinterpret_cast<float*>(rows + row); }
 };
 
 struct PartialsLayout {

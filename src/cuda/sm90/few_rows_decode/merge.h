@@ -62,8 +62,9 @@ struct UnitView {
 
 __device__ __forceinline__ UnitView view_of(const DecodeParams& params, const cuda::CutUnit& unit) {
   const std::int64_t row = unit.first_slot * static_cast<std::int64_t>(params.work.rows_per_unit);
-  return {params.partials.items_of(row) + 4 * (threadIdx.x % 32), params.partials.facts_of(row),
-          kRowItems * params.work.rows_per_unit, unit.num_splits, kRowItems * unit.num_rows};
+  return {params.partials.items_of(row) + 4 * (threadIdx.x % 32),
+          reinterpret_cast<const float2*>(params.partials.facts_of(row)), kRowItems * params.work.rows_per_unit,
+          unit.num_splits, kRowItems * unit.num_rows};
 }
 
 // Calls try_once() until it says so to all lanes of the warp, which all call.

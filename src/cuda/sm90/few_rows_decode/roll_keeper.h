@@ -102,7 +102,7 @@ class RollKeeper {
 #pragma unroll 4
     for (int i = 0; i < unit.num_rows * (kLatentDim / 128); ++i) ptx::store_relaxed(values + 128 * i, cuda::blanks());
     constexpr int kFactsOfRow = 2;  // vectors
-    float* const facts = reinterpret_cast<float*>(params.partials.facts_of(row)) + 4 * lane;
+    float* const facts = params.partials.facts_of(row) + 4 * lane;
     for (int i = lane; i < unit.num_rows * kFactsOfRow; i += 32)
       ptx::store_relaxed(facts + 4 * (i - lane), cuda::blanks());
   }

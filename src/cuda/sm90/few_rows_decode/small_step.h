@@ -48,7 +48,7 @@ struct SmallStep {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const std::int64_t at = partial_row(params, tile, row_of_column(lane, 0));
     return {ptx::made_here(params.partials.items_of(at) + kItemColumns * warp + 4 * (lane / 4)),
-            ptx::made_here(params.partials.facts_of(at) + warp)};
+            ptx::made_here(reinterpret_cast<float2*>(params.partials.facts_of(at)) + warp)};
   }
 
   // An item's 128 columns lie as four parts of eight threads, four neighbouring slices a thread.
