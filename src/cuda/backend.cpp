@@ -48,11 +48,14 @@ Geometry choose_geometry(const PlanConfig& config) {
   return {cohort * kernel.rows_per_thread_block, cohort};
 }
 
+// Few enough for the kernel whose tiles have tokens as rows.
+bool has_few_rows(std::int32_t rows_per_unit) { return rows_per_unit <= tile::kMaxTransposedRows; }
+
 // Whether a plan's units, of few rows, are so few that a step's time is what their many parts wait for each other.
 bool has_small_steps(const PlanConfig& config, std::int32_t num_parts, std::int32_t rows_per_unit) {
   constexpr std::int64_t kManyParts = 8;  // of a unit
   const std::int64_t units = std::int64_t{config.max_batch} * config.num_heads_kv;
-  return rows_per_unit <= tile::kMaxTransposedRows && units * kManyParts <= num_parts;
+  return has_few_rows(rows_per_unit) && units * kManyParts <= num_parts;
 }
 
 class CudaBackend final : public Backend {
@@ -102,7 +105,7 @@ class CudaBackend final : public Backend {
     PlanTuning tuning;
     tuning.num_parts = config.num_parts > 0 ? config.num_parts : max_of(multiprocessors / geometry.cohort, 1);
     tuning.rows_per_unit = geometry.rows_per_unit;
-    const bool few_rows = geometry.rows_per_unit < 64;
+    const bool few_rows = has_few_rows(geometry.rows_per_unit);
     tuning.cost_fixed = few_rows ? 50 : 25;
     tuning.cost_block = geometry.cohort == 1 ? 32 : geometry.cohort == 2 ? 20 : 18;
     tuning.cost_merge = 10;

@@ -7,12 +7,11 @@
 
 #include "cuda/combine/gate.h"
 #include "cuda/ptx/global_atomic.h"
+#include "device/gate_cases.h"
 #include "device/gpu.h"
 
 namespace flash_mla::test {
 namespace {
-
-constexpr std::uint64_t kTag = 0x5a5a5a5ull << cuda::kGateTagBit;
 
 using cuda::Gate;
 using cuda::Shares;
@@ -58,7 +57,6 @@ struct Step {
   int splits;
 };
 
-// Thread block b is split b mod splits of unit b / splits. The shared memory that it takes decides how many fit.
 __global__ void walk_through_gates(Step step, int longest_sleep_ns) {
   extern __shared__ char room[];
   if (threadIdx.x != 0) return;
@@ -84,20 +82,16 @@ __global__ void walk_through_gates(Step step, int longest_sleep_ns) {
   gate.clear(step.splits);
 }
 
-struct Case {
-  int units, splits, shared_memory_bytes, longest_sleep_ns;
-};
-
-void check(const Case& c, const std::vector<std::uint64_t>& before) {
+void check(const GateCase& c) {
   const int n = c.units * c.splits;
   DeviceMemory published(n * 4), merged(n * 4), mistakes(4);
   mistakes.fill(0);
-  DeviceMemory gates = uploaded(before);
+  DeviceMemory gates = uploaded(garbage_words(c.units));
   const Step step = {static_cast<std::uint64_t*>(gates.data()),
                      static_cast<int*>(published.data()),
                      static_cast<int*>(merged.data()),
                      static_cast<int*>(mistakes.data()),
-                     kTag,
+                     kGateTag,
                      c.splits};
   FLASH_MLA_REQUIRE(cudaFuncSetAttribute(reinterpret_cast<const void*>(&walk_through_gates),
                                          cudaFuncAttributeMaxDynamicSharedMemorySize, c.shared_memory_bytes));
@@ -111,30 +105,13 @@ void check(const Case& c, const std::vector<std::uint64_t>& before) {
   }
 }
 
-// All bits, the launch's tag with counts that cannot be, anything.
-std::vector<std::uint64_t> garbage(int units) {
-  std::vector<std::uint64_t> words;
-  for (std::uint64_t u = 0; u < static_cast<std::uint64_t>(units); ++u) {
-    const std::uint64_t any = (u + 1) * 0x9e3779b97f4a7c15ull;
-    const std::uint64_t counts = any >> (64 - cuda::kGateTagBit) | 1;  // published, but by far more than have started
-    words.push_back(u % 3 == 0 ? ~0ull : u % 3 == 1 ? kTag | (counts & ~(0x7ffull << cuda::kGateCountBits)) : any);
-  }
-  return words;
-}
-
 TEST(Gates, AllThreadBlocksAtATime) {
-  for (const int sleep : {0, 20'000}) {
-    check({1, 132, 16, sleep}, garbage(1));
-    check({40, 3, 16, sleep}, garbage(40));
-    check({66, 2, 200 << 10, sleep}, garbage(66));
-  }
+  for (const GateCase& c : gate_cases_that_fit()) check(c);
 }
 
 // Those that wait must leave, or the others never begin.
 TEST(Gates, MoreThreadBlocksThanFit) {
-  check({1, 700, 200 << 10, 0}, garbage(1));
-  check({5, 250, 200 << 10, 5'000}, garbage(5));
-  check({500, 2, 200 << 10, 5'000}, garbage(500));
+  for (const GateCase& c : gate_cases_that_do_not_fit()) check(c);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "cuda/combine/blank.h"
 #include "cuda/combine/roll_call.h"
+#include "device/gate_cases.h"
 #include "device/gpu.h"
 
 namespace flash_mla::test {
@@ -17,7 +18,6 @@ namespace {
 
 using cuda::RollCall;
 
-constexpr std::uint64_t kTag = 0x5a5a5a5ull << cuda::kGateTagBit;
 constexpr std::uint32_t kPatienceCycles = 1 << 12;
 
 struct Step {
@@ -28,7 +28,6 @@ struct Step {
   int splits;
 };
 
-// Thread block b is split b mod splits of unit b / splits. The shared memory that it takes decides how many fit.
 __global__ void answer_rolls(Step step, int longest_sleep_ns) {
   extern __shared__ char room[];
   if (threadIdx.x != 0) return;
@@ -37,7 +36,7 @@ __global__ void answer_rolls(Step step, int longest_sleep_ns) {
   float4* const partials = step.partials + unit * step.splits;
   ptx::store_relaxed(&partials[split].x, cuda::blanks());
   RollCall roll(step.rolls + unit);
-  roll.open(kTag, step.splits);
+  roll.open(kGateTag, step.splits);
   if (longest_sleep_ns > 0) __nanosleep((blockIdx.x * 2654435761u >> 8) % longest_sleep_ns);
   const auto x = static_cast<float>(split);
   ptx::store_relaxed(&partials[split].x, float4{x, x + 1, x + 2, x + 3});
@@ -65,23 +64,9 @@ __global__ void answer_rolls(Step step, int longest_sleep_ns) {
   roll.clear(step.splits);
 }
 
-struct Case {
-  int units, splits, shared_memory_bytes, longest_sleep_ns;
-};
-
-// All bits, the launch's tag with counts that cannot be, anything.
-std::vector<std::uint64_t> garbage(int units) {
-  std::vector<std::uint64_t> words;
-  for (std::uint64_t u = 0; u < static_cast<std::uint64_t>(units); ++u) {
-    const std::uint64_t any = (u + 1) * 0x9e3779b97f4a7c15ull, published = any >> 54 | 1;
-    words.push_back(u % 3 == 0 ? ~0ull : u % 3 == 1 ? kTag | published : any);
-  }
-  return words;
-}
-
-void check(const Case& c) {
+void check(const GateCase& c) {
   const int n = c.units * c.splits;
-  DeviceMemory partials(n * 16), merged(n * 4), mistakes(4), rolls = uploaded(garbage(c.units));
+  DeviceMemory partials(n * 16), merged(n * 4), mistakes(4), rolls = uploaded(garbage_words(c.units));
   mistakes.fill(0), partials.fill(0);
   const Step step = {static_cast<std::uint64_t*>(rolls.data()), static_cast<float4*>(partials.data()),
                      static_cast<int*>(merged.data()), static_cast<int*>(mistakes.data()), c.splits};
@@ -98,18 +83,12 @@ void check(const Case& c) {
 }
 
 TEST(RollCalls, AllThreadBlocksAtATime) {
-  for (const int sleep : {0, 20'000}) {
-    check({1, 132, 16, sleep});
-    check({40, 3, 16, sleep});
-    check({66, 2, 200 << 10, sleep});
-  }
+  for (const GateCase& c : gate_cases_that_fit()) check(c);
 }
 
 // Those that wait must leave, or the others never begin.
 TEST(RollCalls, MoreThreadBlocksThanFit) {
-  check({1, 700, 200 << 10, 0});
-  check({5, 250, 200 << 10, 5'000});
-  check({500, 2, 200 << 10, 5'000});
+  for (const GateCase& c : gate_cases_that_do_not_fit()) check(c);
 }
 
 __global__ void find_blanks(const float4* fours, int* blank) {

@@ -18,7 +18,6 @@
 #include <cstdint>
 
 #include "cuda/combine/merge_params.h"
-#include "cuda/ptx/fence.h"
 #include "cuda/ptx/global_atomic.h"
 
 namespace flash_mla::cuda {

@@ -26,10 +26,10 @@ TEST(Partials, ScaleIsAPowerOfTwoThatFillsF16) {
 }
 
 TEST(Partials, RegionsFollowOneAnother) {
-  for (const PartialsLayout layout :
-       {PartialsLayout{1, 16, 1}, PartialsLayout{132, 32, 1}, PartialsLayout{33, 256, 4}}) {
+  for (const PartialsLayout layout : {PartialsLayout{1, 16, 1}, PartialsLayout{132, 32, 1}, PartialsLayout{33, 256, 4},
+                                      PartialsLayout{132, 16, 1, true}, PartialsLayout{7, 32, 1, true}}) {
     const std::int64_t rows = std::int64_t{2} * layout.num_parts * layout.rows_per_unit;
-    EXPECT_EQ(layout.rows_offset_bytes(), rows * 512 * 2);
+    EXPECT_EQ(layout.rows_offset_bytes(), rows * 512 * (layout.are_items ? 4 : 2));
     EXPECT_GE(layout.gates_offset_bytes() - layout.rows_offset_bytes(), rows * 32);
     EXPECT_EQ(layout.gates_offset_bytes() % kScratchAlignmentBytes, 0);
     EXPECT_GE(layout.total_bytes() - layout.gates_offset_bytes(), layout.num_parts * layout.cohort * 8);
