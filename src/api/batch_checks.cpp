@@ -2,7 +2,6 @@
 
 #include "api/limits.h"
 #include "api/message.h"
-#include "api/tensor_checks.h"
 
 namespace flash_mla {
 
@@ -11,27 +10,25 @@ Status check_plan_made(const Plan& plan) noexcept {
   return invalid("plan is default-constructed; make it with flash_mla::plan()");
 }
 
-Status check_batch(const Plan& plan, const TensorView& cache_seqlens, const TensorView& cu_seqlens_q,
+Status check_batch(const Plan& plan, const Tensor& cache_seqlens, const Tensor& cu_seqlens_q,
                    BatchView* batch) noexcept {
   const PlanConfig& config = plan.config();
-  const Tensor lengths{"cache_seqlens", cache_seqlens};
-  FLASH_MLA_RETURN_IF_ERROR(check_form(lengths, 1, "[b]", DType::i32, config.device));
-  const std::int64_t b = cache_seqlens.shape[0];
+  FLASH_MLA_RETURN_IF_ERROR(check_form(cache_seqlens, 1, "[b]", DType::i32, config.device));
+  const std::int64_t b = cache_seqlens.view.shape[0];
   if (b > config.max_batch) {
     return invalid("cache_seqlens.shape[0] is ", b, "; the plan allows max_batch = ", config.max_batch);
   }
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(lengths, {}));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<1>(cache_seqlens, {}));
 
   *batch = {};
   batch->batch = static_cast<std::int32_t>(b);
-  batch->cache_seqlens = static_cast<const std::int32_t*>(cache_seqlens.data);
-  if (!cu_seqlens_q.given()) return {};
+  batch->cache_seqlens = static_cast<const std::int32_t*>(cache_seqlens.view.data);
+  if (!cu_seqlens_q.view.given()) return {};
 
-  const Tensor cu{"cu_seqlens_q", cu_seqlens_q};
-  FLASH_MLA_RETURN_IF_ERROR(check_form(cu, 1, "[b + 1]", DType::i32, config.device));
-  FLASH_MLA_RETURN_IF_ERROR(check_dim(cu, 0, b + 1, "one more than cache_seqlens.shape[0]"));
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(cu, {}));
-  batch->cu_seqlens_q = static_cast<const std::int32_t*>(cu_seqlens_q.data);
+  FLASH_MLA_RETURN_IF_ERROR(check_form(cu_seqlens_q, 1, "[b + 1]", DType::i32, config.device));
+  FLASH_MLA_RETURN_IF_ERROR(check_dim(cu_seqlens_q, 0, b + 1, "one more than cache_seqlens.shape[0]"));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<1>(cu_seqlens_q, {}));
+  batch->cu_seqlens_q = static_cast<const std::int32_t*>(cu_seqlens_q.view.data);
   return {};
 }
 

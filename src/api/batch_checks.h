@@ -1,6 +1,7 @@
 // Rules about the requests of a step and their lengths, shared by schedule and decode.
 #pragma once
 
+#include "api/tensor_checks.h"
 #include "core/problem.h"
 #include "flash_mla/plan.h"
 #include "flash_mla/status.h"
@@ -12,7 +13,7 @@ Status check_plan_made(const Plan& plan) noexcept;
 
 // Forms of cache_seqlens and cu_seqlens_q (not given: uniform queries). Fills in all of `batch` but seqlen_q and
 // total_q, which the callers know from different arguments.
-Status check_batch(const Plan& plan, const TensorView& cache_seqlens, const TensorView& cu_seqlens_q,
+Status check_batch(const Plan& plan, const Tensor& cache_seqlens, const Tensor& cu_seqlens_q,
                    BatchView* batch) noexcept;
 
 // Uniform queries: s_q and b * s_q against the plan. `name` is what holds s_q.

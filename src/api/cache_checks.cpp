@@ -5,7 +5,7 @@
 
 namespace flash_mla {
 
-Status check_columns(const Tensor& joint, const Tensor& rope, const char* rope_shape_text) noexcept {
+Status check_columns_in_full(Tensor joint, Tensor rope, const char* rope_shape_text) noexcept {
   const int last = joint.view.rank - 1;
   const std::int64_t columns = joint.view.shape[last];
   if (columns != kHeadDim && columns != kLatentDim) {
@@ -64,8 +64,8 @@ Status check_cache(const Tensor& kv_cache, const Tensor& k_rope_cache, const Cac
   FLASH_MLA_RETURN_IF_ERROR(check_columns(kv_cache, k_rope_cache, "[num_pages, page_size, h_kv, 64]"));
 
   const MemoryRule rule{.written = expect.written, .tma_aligned = needs_tma(expect.device)};
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(kv_cache, rule));
-  if (k_rope_cache.view.given()) FLASH_MLA_RETURN_IF_ERROR(check_memory(k_rope_cache, rule));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<4>(kv_cache, rule));
+  if (k_rope_cache.view.given()) FLASH_MLA_RETURN_IF_ERROR(check_memory<4>(k_rope_cache, rule));
 
   cache->joint = !k_rope_cache.view.given();
   cache->latent = pages_of(kv, 0);

@@ -21,9 +21,14 @@ inline void* column_address(const TensorView& view, std::int64_t column) noexcep
   return view.data ? static_cast<char*>(view.data) + column * size_in_bytes(view.dtype) : nullptr;
 }
 
+Status check_columns_in_full(Tensor joint, Tensor rope, const char* rope_shape_text) noexcept;
+
 // The last dimension of `joint` is 576 with `rope` not given, or 512 with it given, of the same shape but 64 columns.
 // Forms only; after check_form(joint).
-Status check_columns(const Tensor& joint, const Tensor& rope, const char* rope_shape_text) noexcept;
+inline Status check_columns(const Tensor& joint, const Tensor& rope, const char* rope_shape_text) noexcept {
+  const bool right = joint.view.shape[joint.view.rank - 1] == kHeadDim && !rope.view.given();
+  return right ? Status() : check_columns_in_full(joint, rope, rope_shape_text);
+}
 
 // kv_cache and k_rope_cache as a whole, dtype and device as given. `expect` holds the plan's values.
 struct CacheExpectation {

@@ -105,7 +105,7 @@ Status check_extent(const Tensor& tensor) {
 
 }  // namespace
 
-Status check_form(const Tensor& tensor, int rank, const char* shape_text, DType dtype, Device device) noexcept {
+Status check_form_in_full(Tensor tensor, int rank, const char* shape_text, DType dtype, Device device) noexcept {
   const TensorView& view = tensor.view;
   if (!view.given()) return invalid(tensor.name, " is not given (rank 0); expected ", shape_text);
   if (view.rank != rank) {
@@ -121,18 +121,12 @@ Status check_form(const Tensor& tensor, int rank, const char* shape_text, DType 
   return {};
 }
 
-Status check_float_dtype(const Tensor& tensor) noexcept {
-  const DType dtype = tensor.view.dtype;
-  if (dtype == DType::bf16 || dtype == DType::f16 || dtype == DType::f32) return {};
-  return invalid(tensor.name, ".dtype is ", dtype, "; expected bf16, f16 or f32");
-}
-
-Status check_dim(const Tensor& tensor, int axis, std::int64_t expected, const char* reason) noexcept {
+Status check_dim_in_full(Tensor tensor, int axis, std::int64_t expected, const char* reason) noexcept {
   if (tensor.view.shape[axis] == expected) return {};
   return invalid(tensor.name, ".shape[", axis, "] is ", tensor.view.shape[axis], "; expected ", expected, ", ", reason);
 }
 
-Status check_memory(const Tensor& tensor, const MemoryRule& rule) noexcept {
+Status check_memory_in_full(Tensor tensor, const MemoryRule& rule) noexcept {
   const TensorView& view = tensor.view;
   if (!has_elements(view)) return {};
   if (!view.data) return invalid(tensor.name, ".data is null, but the tensor has elements");
@@ -146,8 +140,8 @@ Status check_memory(const Tensor& tensor, const MemoryRule& rule) noexcept {
   return rule.written ? check_no_self_overlap(tensor) : Status();
 }
 
-Status check_lent_memory(const char* name, const MemoryView& memory, std::int64_t bytes, std::int64_t alignment,
-                         Device device) noexcept {
+Status check_lent_memory_in_full(const char* name, const MemoryView& memory, std::int64_t bytes, std::int64_t alignment,
+                                 Device device) noexcept {
   if (memory.device != device) return invalid(name, ".device is ", memory.device, "; expected ", device);
   if (memory.bytes < bytes) return invalid(name, ".bytes is ", memory.bytes, "; the plan needs ", bytes);
   if (!memory.data && bytes > 0) return invalid(name, ".data is null; the plan needs ", bytes, " bytes");
@@ -158,30 +152,35 @@ Status check_lent_memory(const char* name, const MemoryView& memory, std::int64_
   return {};
 }
 
-Reach reach_of(const Tensor& tensor) noexcept {
-  const TensorView& view = tensor.view;
-  Reach reach{tensor.name};
-  if (!view.given() || !has_elements(view)) return reach;
+Status check_float_dtype(const Tensor& tensor) noexcept {
+  const DType dtype = tensor.view.dtype;
+  if (dtype == DType::bf16 || dtype == DType::f16 || dtype == DType::f32) return {};
+  return invalid(tensor.name, ".dtype is ", dtype, "; expected bf16, f16 or f32");
+}
+
+Span span_of(const TensorView& view) noexcept {
+  if (!has_elements(view)) return {};
   std::int64_t offset = 0;
   last_offset(view, &offset);
-  reach.begin = reinterpret_cast<std::uintptr_t>(view.data);
-  reach.end = reach.begin + static_cast<std::uintptr_t>((offset + 1) * size_in_bytes(view.dtype));
-  reach.view = &view;
-  return reach;
+  const auto begin = reinterpret_cast<std::uintptr_t>(view.data);
+  return {begin, begin + static_cast<std::uintptr_t>((offset + 1) * size_in_bytes(view.dtype))};
 }
 
-Reach reach_of(const char* name, const MemoryView& memory) noexcept {
-  const auto begin = reinterpret_cast<std::uintptr_t>(memory.data);
-  return {name, begin, begin + static_cast<std::uintptr_t>(memory.bytes)};
+Reach reach_of(const Tensor& tensor) noexcept {
+  const Span span = tensor.view.given() ? span_of(tensor.view) : Span();
+  return {tensor.name, span, &tensor.view};
 }
 
-Status check_meeting(const Reach& output, const Reach& other) noexcept {
-  const bool empty = output.begin == output.end || other.begin == other.end;
+Reach reach_of(const char* name, const MemoryView& memory) noexcept { return {name, span_of(memory)}; }
+
+Status check_apart(const Reach& output, const Reach& other) noexcept {
+  const bool empty = output.span.begin == output.span.end || other.span.begin == other.span.end;
+  if (empty || !meet(output.span, other.span)) return {};
   const auto gapless = [](const Reach& reach) { return !reach.view || is_gapless(*reach.view); };
-  const bool certain = output.begin == other.begin || (gapless(output) && gapless(other));
-  if (empty || !certain) return {};
-  return invalid(output.name, ".data is ", reinterpret_cast<const void*>(output.begin), " and overlaps ", other.name,
-                 ", which begins at ", reinterpret_cast<const void*>(other.begin));
+  const bool certain = output.span.begin == other.span.begin || (gapless(output) && gapless(other));
+  if (!certain) return {};
+  return invalid(output.name, ".data is ", reinterpret_cast<const void*>(output.span.begin), " and overlaps ",
+                 other.name, ", which begins at ", reinterpret_cast<const void*>(other.span.begin));
 }
 
 }  // namespace flash_mla

@@ -19,7 +19,7 @@ Status check_tokens(const Tensor& tokens, const char* shape_text, std::int64_t c
   FLASH_MLA_RETURN_IF_ERROR(check_dim(tokens, 0, n, "as slot_mapping.shape[0]"));
   FLASH_MLA_RETURN_IF_ERROR(check_dim(tokens, 1, kv_cache.shape[2], "as kv_cache.shape[2]"));
   FLASH_MLA_RETURN_IF_ERROR(check_dim(tokens, 2, columns, "the width of that part"));
-  return check_memory(tokens, {.tma_aligned = needs_tma(kv_cache.device)});
+  return check_memory<3>(tokens, {.tma_aligned = needs_tma(kv_cache.device)});
 }
 
 Status check_slots(const AppendProblem& problem) {
@@ -75,7 +75,7 @@ Status validate_append(const AppendArgs& args, AppendProblem* problem) noexcept 
   FLASH_MLA_RETURN_IF_ERROR(check_cache(
       kv_cache, k_rope_cache, {.dtype = args.kv_cache.dtype, .device = device, .written = true}, &problem->cache));
   FLASH_MLA_RETURN_IF_ERROR(check_form(slots, 1, "[n]", DType::i64, device));
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(slots, {.last_contiguous = false}));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<1>(slots, {.last_contiguous = false}));
   const std::int64_t n = args.slot_mapping.shape[0];
   FLASH_MLA_RETURN_IF_ERROR(check_tokens(c_kv, "[n, h_kv, 512]", kLatentDim, n, args.kv_cache));
   FLASH_MLA_RETURN_IF_ERROR(check_tokens(k_pe, "[n, h_kv, 64]", kRopeDim, n, args.kv_cache));
@@ -106,10 +106,10 @@ Status validate_copy_pages(const TensorView& cache_view, const TensorView& pairs
   if (cache_view.shape[3] < 1 || cache_view.shape[3] > kInt32Max) {
     return invalid("cache.shape[3] is ", cache_view.shape[3], "; expected 1 to ", kInt32Max, " columns");
   }
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(cache, {.written = true, .tma_aligned = needs_tma(device)}));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<4>(cache, {.written = true, .tma_aligned = needs_tma(device)}));
   FLASH_MLA_RETURN_IF_ERROR(check_form(pairs, 2, "[n, 2]", DType::i64, device));
   FLASH_MLA_RETURN_IF_ERROR(check_dim(pairs, 1, 2, "(source, destination)"));
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(pairs, {}));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<2>(pairs, {}));
   if (pairs_view.shape[0] > 1 && pairs_view.strides[0] != 2) {
     return invalid("page_pairs.strides[0] is ", pairs_view.strides[0], "; expected 2: pairs must be contiguous");
   }

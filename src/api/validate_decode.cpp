@@ -13,32 +13,51 @@
 namespace flash_mla {
 namespace {
 
+// What the arguments reach. Before kWritten: what decode writes.
+enum Argument {
+  kOut,
+  kLse,
+  kScratch,
+  kWritten,
+  kScheduleMemory = kWritten,
+  kQ,
+  kQRope,
+  kKvCache,
+  kKRopeCache,
+  kBlockTable,
+  kCacheSeqlens,
+  kCuSeqlensQ,
+  kArguments
+};
+using Spans = std::array<Span, kArguments>;
+
 // [b, s_q, h_q, d] (uniform) or [total_q, h_q, d] (ragged).
+template <bool kRagged>
 RowsView rows_of(const TensorView& view, std::int64_t first_column) {
-  const int token_axis = view.rank - 3;
-  return {column_address(view, first_column), token_axis == 1 ? stride_of(view, 0) : 0, stride_of(view, token_axis),
-          stride_of(view, token_axis + 1)};
+  constexpr int kTokenAxis = kRagged ? 0 : 1;
+  return {column_address(view, first_column), kRagged ? 0 : stride_of(view, 0), stride_of(view, kTokenAxis),
+          stride_of(view, kTokenAxis + 1)};
 }
 
 // [b, h_q, s_q] or [h_q, total_q].
+template <bool kRagged>
 RowsView lse_rows_of(const TensorView& view) {
-  if (!view.given()) return {};
-  const int head_axis = view.rank - 2;
-  return {view.data, head_axis == 1 ? stride_of(view, 0) : 0, stride_of(view, head_axis + 1),
-          stride_of(view, head_axis)};
+  constexpr int kHeadAxis = kRagged ? 0 : 1;
+  return {view.data, kRagged ? 0 : stride_of(view, 0), stride_of(view, kHeadAxis + 1), stride_of(view, kHeadAxis)};
 }
 
-Status check_queries(const Plan& plan, const DecodeArgs& args, DecodeProblem* problem) {
+template <bool kRagged>
+Status check_queries(const Plan& plan, const DecodeArgs& args, DecodeProblem* problem, Spans* spans) {
+  constexpr int kRank = kRagged ? 3 : 4;
   const PlanConfig& config = plan.config();
-  const bool ragged = args.cu_seqlens_q.given();
-  const Tensor q{"q", args.q};
-  const Tensor q_rope{"q_rope", args.q_rope};
-  FLASH_MLA_RETURN_IF_ERROR(
-      ragged
-          ? check_form(q, 3, "[total_q, h_q, 576 or 512], as cu_seqlens_q is given", config.dtype, config.device)
-          : check_form(q, 4, "[b, s_q, h_q, 576 or 512], as cu_seqlens_q is not given", config.dtype, config.device));
+  const Tensor q{"q", args.q, &(*spans)[kQ]};
+  const Tensor q_rope{"q_rope", args.q_rope, &(*spans)[kQRope]};
+  FLASH_MLA_RETURN_IF_ERROR(check_form(q, kRank,
+                                       kRagged ? "[total_q, h_q, 576 or 512], as cu_seqlens_q is given"
+                                               : "[b, s_q, h_q, 576 or 512], as cu_seqlens_q is not given",
+                                       config.dtype, config.device));
   BatchView& batch = problem->batch;
-  if (ragged) {
+  if constexpr (kRagged) {
     const std::int64_t bound = config.max_total_q < kInt32Max ? config.max_total_q : kInt32Max;
     if (args.q.shape[0] > bound) {
       return invalid("q.shape[0] is ", args.q.shape[0], "; the plan allows max_total_q = ", bound);
@@ -51,62 +70,66 @@ Status check_queries(const Plan& plan, const DecodeArgs& args, DecodeProblem* pr
     batch.seqlen_q = static_cast<std::int32_t>(args.q.shape[1]);
     batch.total_q = args.q.shape[0] * args.q.shape[1];
   }
-  FLASH_MLA_RETURN_IF_ERROR(check_dim(q, args.q.rank - 2, config.num_heads_q, "the plan's num_heads_q"));
-  FLASH_MLA_RETURN_IF_ERROR(check_columns(q, q_rope, ragged ? "[total_q, h_q, 64]" : "[b, s_q, h_q, 64]"));
+  FLASH_MLA_RETURN_IF_ERROR(check_dim(q, kRank - 2, config.num_heads_q, "the plan's num_heads_q"));
+  FLASH_MLA_RETURN_IF_ERROR(check_columns(q, q_rope, kRagged ? "[total_q, h_q, 64]" : "[b, s_q, h_q, 64]"));
 
   const MemoryRule rule{.tma_aligned = needs_tma(config.device)};
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(q, rule));
-  if (args.q_rope.given()) FLASH_MLA_RETURN_IF_ERROR(check_memory(q_rope, rule));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<kRank>(q, rule));
+  if (args.q_rope.given()) FLASH_MLA_RETURN_IF_ERROR(check_memory<kRank>(q_rope, rule));
   problem->q_joint = !args.q_rope.given();
-  problem->q_latent = rows_of(args.q, 0);
-  problem->q_rope = problem->q_joint ? rows_of(args.q, kLatentDim) : rows_of(args.q_rope, 0);
+  problem->q_latent = rows_of<kRagged>(args.q, 0);
+  problem->q_rope = problem->q_joint ? rows_of<kRagged>(args.q, kLatentDim) : rows_of<kRagged>(args.q_rope, 0);
   return {};
 }
 
-Status check_block_table(const Plan& plan, const DecodeArgs& args, DecodeProblem* problem) {
-  const Tensor table{"block_table", args.block_table};
+Status check_block_table(const Plan& plan, const DecodeArgs& args, DecodeProblem* problem, Spans* spans) {
+  const Tensor table{"block_table", args.block_table, &(*spans)[kBlockTable]};
   FLASH_MLA_RETURN_IF_ERROR(check_form(table, 2, "[b, max_pages]", DType::i32, plan.config().device));
   FLASH_MLA_RETURN_IF_ERROR(check_dim(table, 0, problem->batch.batch, "as cache_seqlens.shape[0]"));
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(table, {}));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<2>(table, {}));
   problem->block_table = static_cast<const std::int32_t*>(args.block_table.data);
   problem->block_table_stride = stride_of(args.block_table, 0);
   problem->block_table_columns = args.block_table.shape[1];
   return {};
 }
 
-Status check_outputs(const Plan& plan, const DecodeArgs& args, DecodeProblem* problem) {
-  const PlanConfig& config = plan.config();
-  const bool ragged = args.cu_seqlens_q.given();
-  const Tensor out{"out", args.out};
-  FLASH_MLA_RETURN_IF_ERROR(
-      check_form(out, args.q.rank, ragged ? "[total_q, h_q, 512]" : "[b, s_q, h_q, 512]", config.dtype, config.device));
+template <bool kRagged>
+Status check_outputs(const Plan& plan, const DecodeArgs& args, DecodeProblem* problem, Spans* spans) {
+  constexpr int kRank = kRagged ? 3 : 4, kLseRank = kRank - 1;
   static constexpr const char* kAsQ[] = {"as q.shape[0]", "as q.shape[1]", "as q.shape[2]"};
-  for (int axis = 0; axis < args.q.rank - 1; ++axis) {
+  const PlanConfig& config = plan.config();
+  const Tensor out{"out", args.out, &(*spans)[kOut]};
+  FLASH_MLA_RETURN_IF_ERROR(
+      check_form(out, kRank, kRagged ? "[total_q, h_q, 512]" : "[b, s_q, h_q, 512]", config.dtype, config.device));
+  for (int axis = 0; axis < kRank - 1; ++axis) {
     FLASH_MLA_RETURN_IF_ERROR(check_dim(out, axis, args.q.shape[axis], kAsQ[axis]));
   }
-  FLASH_MLA_RETURN_IF_ERROR(check_dim(out, args.q.rank - 1, kLatentDim, "the width of the latent part"));
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(out, {.written = true, .tma_aligned = needs_tma(config.device)}));
-  problem->out = rows_of(args.out, 0);
+  FLASH_MLA_RETURN_IF_ERROR(check_dim(out, kRank - 1, kLatentDim, "the width of the latent part"));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<kRank>(out, {.written = true, .tma_aligned = needs_tma(config.device)}));
+  problem->out = rows_of<kRagged>(args.out, 0);
 
   if (!args.lse.given()) return {};
-  const Tensor lse{"lse", args.lse};
-  const int rank = args.q.rank - 1;
+  const Tensor lse{"lse", args.lse, &(*spans)[kLse]};
   FLASH_MLA_RETURN_IF_ERROR(
-      check_form(lse, rank, ragged ? "[h_q, total_q]" : "[b, h_q, s_q]", DType::f32, config.device));
-  if (!ragged) FLASH_MLA_RETURN_IF_ERROR(check_dim(lse, 0, args.q.shape[0], "as q.shape[0]"));
-  FLASH_MLA_RETURN_IF_ERROR(check_dim(lse, rank - 2, config.num_heads_q, "the plan's num_heads_q"));
-  FLASH_MLA_RETURN_IF_ERROR(
-      check_dim(lse, rank - 1, args.q.shape[rank - 2], ragged ? "as q.shape[0]" : "as q.shape[1]"));
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(lse, {.written = true}));
-  problem->lse = lse_rows_of(args.lse);
+      check_form(lse, kLseRank, kRagged ? "[h_q, total_q]" : "[b, h_q, s_q]", DType::f32, config.device));
+  if (!kRagged) FLASH_MLA_RETURN_IF_ERROR(check_dim(lse, 0, args.q.shape[0], kAsQ[0]));
+  FLASH_MLA_RETURN_IF_ERROR(check_dim(lse, kLseRank - 2, config.num_heads_q, "the plan's num_heads_q"));
+  FLASH_MLA_RETURN_IF_ERROR(check_dim(lse, kLseRank - 1, args.q.shape[kLseRank - 2], kAsQ[kLseRank - 2]));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<kLseRank>(lse, {.written = true}));
+  problem->lse = lse_rows_of<kRagged>(args.lse);
   return {};
 }
 
 // What decode writes must not share memory with what it reads or with each other.
 Status check_all_apart(const Plan& plan, const DecodeArgs& args, const MemoryView& schedule_memory,
-                       const MemoryView& scratch) {
+                       const MemoryView& scratch, const Spans& spans) {
+  bool all_apart = true;
+  for (std::size_t output = 0; output < kWritten; ++output) {
+    for (std::size_t other = output + 1; other < kArguments; ++other) all_apart &= !meet(spans[output], spans[other]);
+  }
+  if (all_apart) return {};
   const Device device = plan.config().device;
-  const std::array<Reach, 11> reaches = {
+  const std::array<Reach, kArguments> reaches = {
       reach_of({"out", args.out}),
       reach_of({"lse", args.lse}),
       reach_of("scratch", {scratch.data, plan.scratch_bytes(), device}),
@@ -119,9 +142,8 @@ Status check_all_apart(const Plan& plan, const DecodeArgs& args, const MemoryVie
       reach_of({"cache_seqlens", args.cache_seqlens}),
       reach_of({"cu_seqlens_q", args.cu_seqlens_q}),
   };
-  constexpr std::size_t kWritten = 3;
   for (std::size_t output = 0; output < kWritten; ++output) {
-    for (std::size_t other = output + 1; other < reaches.size(); ++other) {
+    for (std::size_t other = output + 1; other < kArguments; ++other) {
       FLASH_MLA_RETURN_IF_ERROR(check_apart(reaches[output], reaches[other]));
     }
   }
@@ -161,16 +183,23 @@ Status validate_decode(const Plan& plan, const DecodeArgs& args, const MemoryVie
   problem->causal = config.causal;
   problem->softmax_scale = args.softmax_scale;
 
-  FLASH_MLA_RETURN_IF_ERROR(check_batch(plan, args.cache_seqlens, args.cu_seqlens_q, &problem->batch));
-  FLASH_MLA_RETURN_IF_ERROR(check_queries(plan, args, problem));
-  FLASH_MLA_RETURN_IF_ERROR(check_cache({"kv_cache", args.kv_cache}, {"k_rope_cache", args.k_rope_cache},
+  Spans spans;  // of what is not optional check_memory fills in
+  spans[kLse] = spans[kQRope] = spans[kKRopeCache] = spans[kCuSeqlensQ] = {};
+  FLASH_MLA_RETURN_IF_ERROR(check_batch(plan, {"cache_seqlens", args.cache_seqlens, &spans[kCacheSeqlens]},
+                                        {"cu_seqlens_q", args.cu_seqlens_q, &spans[kCuSeqlensQ]}, &problem->batch));
+  const bool ragged = args.cu_seqlens_q.given();
+  FLASH_MLA_RETURN_IF_ERROR(ragged ? check_queries<true>(plan, args, problem, &spans)
+                                   : check_queries<false>(plan, args, problem, &spans));
+  FLASH_MLA_RETURN_IF_ERROR(check_cache({"kv_cache", args.kv_cache, &spans[kKvCache]},
+                                        {"k_rope_cache", args.k_rope_cache, &spans[kKRopeCache]},
                                         {.dtype = config.dtype,
                                          .device = config.device,
                                          .page_size = config.page_size,
                                          .num_heads_kv = config.num_heads_kv},
                                         &problem->cache));
-  FLASH_MLA_RETURN_IF_ERROR(check_block_table(plan, args, problem));
-  FLASH_MLA_RETURN_IF_ERROR(check_outputs(plan, args, problem));
+  FLASH_MLA_RETURN_IF_ERROR(check_block_table(plan, args, problem, &spans));
+  FLASH_MLA_RETURN_IF_ERROR(ragged ? check_outputs<true>(plan, args, problem, &spans)
+                                   : check_outputs<false>(plan, args, problem, &spans));
   if (!(args.softmax_scale > 0) || !std::isfinite(args.softmax_scale)) {
     return invalid("softmax_scale is ", args.softmax_scale, "; expected a finite number > 0");
   }
@@ -178,7 +207,9 @@ Status validate_decode(const Plan& plan, const DecodeArgs& args, const MemoryVie
       check_lent_memory("schedule_memory", schedule_memory, plan.schedule_bytes(), 16, config.device));
   FLASH_MLA_RETURN_IF_ERROR(
       check_lent_memory("scratch", scratch, plan.scratch_bytes(), kScratchAlignmentBytes, config.device));
-  FLASH_MLA_RETURN_IF_ERROR(check_all_apart(plan, args, schedule_memory, scratch));
+  spans[kScheduleMemory] = span_of({schedule_memory.data, plan.schedule_bytes()});
+  spans[kScratch] = span_of({scratch.data, plan.scratch_bytes()});
+  FLASH_MLA_RETURN_IF_ERROR(check_all_apart(plan, args, schedule_memory, scratch, spans));
 
   if (!host_readable(config.device)) return {};
   FLASH_MLA_RETURN_IF_ERROR(check_lengths(plan, problem->batch, problem->batch.total_q, "q.shape[0]"));

@@ -21,11 +21,11 @@ Status check_partials(const Tensor& out, const Tensor& lse) {
     return invalid(out.name, ".shape[0] is ", out.view.shape[0], "; expected 1 to ", kInt32Max, " shards");
   }
   FLASH_MLA_RETURN_IF_ERROR(check_dim(out, 2, kLatentDim, "the width of the latent part"));
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(out, {.tma_aligned = needs_tma(device)}));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<3>(out, {.tma_aligned = needs_tma(device)}));
   FLASH_MLA_RETURN_IF_ERROR(check_form(lse, 2, "[n, rows]", DType::f32, device));
   FLASH_MLA_RETURN_IF_ERROR(check_dim(lse, 0, out.view.shape[0], "as partial_out.shape[0]"));
   FLASH_MLA_RETURN_IF_ERROR(check_dim(lse, 1, out.view.shape[1], "as partial_out.shape[1]"));
-  return check_memory(lse, {.last_contiguous = false});
+  return check_memory<2>(lse, {.last_contiguous = false});
 }
 
 Status check_merged(const Tensor& out, const Tensor& lse, const TensorView& partial_out) {
@@ -33,11 +33,11 @@ Status check_merged(const Tensor& out, const Tensor& lse, const TensorView& part
   FLASH_MLA_RETURN_IF_ERROR(check_float_form(out, 2, "[rows, 512]", device));
   FLASH_MLA_RETURN_IF_ERROR(check_dim(out, 0, partial_out.shape[1], "as partial_out.shape[1]"));
   FLASH_MLA_RETURN_IF_ERROR(check_dim(out, 1, kLatentDim, "the width of the latent part"));
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(out, {.written = true, .tma_aligned = needs_tma(device)}));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<2>(out, {.written = true, .tma_aligned = needs_tma(device)}));
   if (!lse.view.given()) return {};
   FLASH_MLA_RETURN_IF_ERROR(check_form(lse, 1, "[rows]", DType::f32, device));
   FLASH_MLA_RETURN_IF_ERROR(check_dim(lse, 0, partial_out.shape[1], "as partial_out.shape[1]"));
-  return check_memory(lse, {.written = true, .last_contiguous = false});
+  return check_memory<1>(lse, {.written = true, .last_contiguous = false});
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ Status validate_num_splits(const Plan& plan, const MemoryView& schedule_memory, 
   if (counts.shape[0] < 1 || counts.shape[0] > kInt32Max) {
     return invalid("num_splits.shape[0] is ", counts.shape[0], "; expected b + 1");
   }
-  FLASH_MLA_RETURN_IF_ERROR(check_memory(num_splits, {.written = true}));
+  FLASH_MLA_RETURN_IF_ERROR(check_memory<1>(num_splits, {.written = true}));
   FLASH_MLA_RETURN_IF_ERROR(check_lent_memory("schedule_memory", schedule_memory, plan.schedule_bytes(), 16, device));
   FLASH_MLA_RETURN_IF_ERROR(check_apart(
       reach_of(num_splits), reach_of("schedule_memory", {schedule_memory.data, plan.schedule_bytes(), device})));

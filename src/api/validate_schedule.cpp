@@ -11,7 +11,9 @@ Status validate_schedule(const Plan& plan, const ScheduleArgs& args, const Memor
                          BatchView* batch) noexcept {
   FLASH_MLA_RETURN_IF_ERROR(check_plan_made(plan));
   const PlanConfig& config = plan.config();
-  FLASH_MLA_RETURN_IF_ERROR(check_batch(plan, args.cache_seqlens, args.cu_seqlens_q, batch));
+  const Tensor cache_seqlens{"cache_seqlens", args.cache_seqlens};
+  const Tensor cu_seqlens_q{"cu_seqlens_q", args.cu_seqlens_q};
+  FLASH_MLA_RETURN_IF_ERROR(check_batch(plan, cache_seqlens, cu_seqlens_q, batch));
 
   const bool ragged = args.cu_seqlens_q.given();
   if (args.seqlen_q < 0) return invalid("seqlen_q is ", args.seqlen_q, "; expected 0 (the plan's bound) or more");
@@ -30,8 +32,8 @@ Status validate_schedule(const Plan& plan, const ScheduleArgs& args, const Memor
   FLASH_MLA_RETURN_IF_ERROR(
       check_lent_memory("schedule_memory", schedule_memory, plan.schedule_bytes(), 16, config.device));
   const Reach memory = reach_of("schedule_memory", {schedule_memory.data, plan.schedule_bytes(), config.device});
-  FLASH_MLA_RETURN_IF_ERROR(check_apart(memory, reach_of({"cache_seqlens", args.cache_seqlens})));
-  FLASH_MLA_RETURN_IF_ERROR(check_apart(memory, reach_of({"cu_seqlens_q", args.cu_seqlens_q})));
+  FLASH_MLA_RETURN_IF_ERROR(check_apart(memory, reach_of(cache_seqlens)));
+  FLASH_MLA_RETURN_IF_ERROR(check_apart(memory, reach_of(cu_seqlens_q)));
 
   if (!host_readable(config.device)) return {};
   FLASH_MLA_RETURN_IF_ERROR(check_lengths(plan, *batch, config.max_total_q, "the plan's max_total_q"));
