@@ -69,7 +69,7 @@ template <int kRank>
 inline bool is_ordinary(const TensorView& view, const MemoryRule& rule, Span* span) noexcept {
   static_assert(kRank <= TensorView::kMaxRank);
   constexpr int kModerateBits = 28, kAddressBits = 62;  // kMaxRank products of two, of 8 bytes: below 2^62
-  constexpr std::uint64_t kTmaAlignment_bytes = 16;
+  constexpr std::uint64_t kTmaAlignmentBytes = 16;
   const auto element_bytes = static_cast<std::uint64_t>(size_in_bytes(view.dtype));
   const auto base = reinterpret_cast<std::uintptr_t>(view.data);
   std::uint64_t last = 0;                        // offset of the last element
@@ -86,7 +86,7 @@ inline bool is_ordinary(const TensorView& view, const MemoryRule& rule, Span* sp
   *span = {base, base + (last + 1) * element_bytes};
   const bool moderate = all_bits >> kModerateBits == 0 && base != 0 && base >> kAddressBits == 0;
   const bool contiguous = !rule.last_contiguous || view.strides[kRank - 1] == 1;
-  const bool aligned = rule.tma_aligned ? ((base | aligned_bits * element_bytes) & (kTmaAlignment_bytes - 1)) == 0
+  const bool aligned = rule.tma_aligned ? ((base | aligned_bits * element_bytes) & (kTmaAlignmentBytes - 1)) == 0
                                         : (base & (element_bytes - 1)) == 0;
   return moderate && contiguous && aligned && apart;
 }

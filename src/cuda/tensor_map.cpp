@@ -7,27 +7,36 @@ namespace flash_mla::cuda {
 namespace {
 
 // The maps that this thread asked for last, one of each form: a model's layers differ in their addresses alone, and to
-// put in another address is quicker than to encode (0.1 us a map).
+// put in another address is quicker than to encode (0.1 us a map). Calls ask for the same forms in the same order, so
+// what followed the last entry before is looked at first.
 class Memo {
  public:
   struct Entry {
-    TensorMapSpec spec;  // rank 0: none
+    TensorMapSpec spec;  // rank 0: there is no map yet
     CUtensorMap map;
+    std::size_t follower = 0;
   };
 
-  // The entry of this form, or one to be filled.
+  // The entry of this form, or one without a map.
   Entry& entry_for(const TensorMapSpec& spec) noexcept {
-    for (Entry& entry : entries_) {
-      if (entry.spec.has_form_of(spec)) return entry;
-    }
-    Entry& oldest = entries_[next_];
-    next_ = (next_ + 1) % entries_.size();
-    return oldest;
+    std::size_t& guess = entries_[last_].follower;
+    if (!entries_[guess].spec.has_form_of(spec)) guess = search(spec);
+    last_ = guess;
+    return entries_[last_];
   }
 
  private:
+  [[gnu::noinline]] std::size_t search(const TensorMapSpec& spec) noexcept {
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      if (entries_[i].spec.has_form_of(spec)) return i;
+    }
+    newest_ = (newest_ + 1) % entries_.size();  // in place of the oldest
+    entries_[newest_].spec.rank = 0;
+    return newest_;
+  }
+
   std::array<Entry, 8> entries_ = {};
-  std::size_t next_ = 0;
+  std::size_t newest_ = 0, last_ = 0;
 };
 
 Status encode(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
@@ -67,14 +76,15 @@ Status encode_tensor_map(const TensorMapSpec& spec, CUtensorMap* map) noexcept {
   const Driver& driver = Driver::get();
   if (!driver.status.ok()) return driver.status;
   Memo::Entry& entry = memo.entry_for(spec);
-  const bool same_form = entry.spec.has_form_of(spec);
-  if (!same_form || (entry.spec.base != spec.base &&
-                     driver.replace_address(&entry.map, const_cast<void*>(spec.base)) != CUDA_SUCCESS)) {
+  const bool has_map = entry.spec.rank != 0;
+  if (!has_map || (entry.spec.base != spec.base &&
+                   driver.replace_address(&entry.map, const_cast<void*>(spec.base)) != CUDA_SUCCESS)) {
     entry.spec.rank = 0;
     const Status status = encode(spec, &entry.map);
     if (!status.ok()) return status;
+    entry.spec = spec;
   }
-  entry.spec = spec;
+  entry.spec.base = spec.base;
   *map = entry.map;
   return {};
 }

@@ -4,6 +4,7 @@
 #include <cuda.h>
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "flash_mla/status.h"
@@ -26,8 +27,14 @@ struct TensorMapSpec {
 
   // Whether the maps differ in the base at most.
   [[nodiscard]] bool has_form_of(const TensorMapSpec& other) const noexcept {
-    return rank == other.rank && dtype == other.dtype && sizes == other.sizes && box == other.box &&
-           stride_elements == other.stride_elements;
+    if (rank != other.rank || dtype != other.dtype) return false;
+    for (std::size_t axis = 0; axis < kMaxRank; ++axis) {  // comparing whole arrays would be three calls of memcmp
+      if (sizes[axis] != other.sizes[axis] || stride_elements[axis] != other.stride_elements[axis] ||
+          box[axis] != other.box[axis]) {
+        return false;
+      }
+    }
+    return true;
   }
 };
 
