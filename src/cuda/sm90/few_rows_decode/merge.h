@@ -3,9 +3,10 @@
 //
 //   M = max_i m_i     L = sum_i 2^(m_i - M) l_i     out = sum_i 2^(m_i - M) o_i / L     lse = ln 2 (M + log2 L)
 //
-// over the splits i in order, with their maxima m_i, sums l_i and accumulators o_i as they are, in f32. A warp has some
-// eight pairs of an item and a split under way at a time, of as many items as that makes; where a unit has more splits,
-// several warps share an item. Each warp is alone with its processor: few instructions count more than few bytes.
+// over the splits i in order, with their maxima m_i, sums l_i and accumulators o_i as they are, in f32. A warp has
+// eight or sixteen pairs of an item and a split under way at a time, of as many items as that makes; where a unit has
+// more splits, several warps share an item. Each warp is alone with its processor: few instructions count more than few
+// bytes.
 #pragma once
 
 #include "cuda/combine/blank.h"
@@ -14,7 +15,7 @@
 
 namespace flash_mla::sm90::few_rows {
 
-inline constexpr int kPairs = 8;  // of an item and a split, under way at a time
+inline constexpr int kFewPairs = 8, kManyPairs = 16;  // of an item and a split, under way at a time
 
 // Where partials are late, looking for them keeps memory busy.
 inline constexpr int kHastyTries = 8;
@@ -43,6 +44,11 @@ struct MergedSum {
       total += weight * facts[i].y;
       cuda::add_if(weight != 0.f, sum, weight, values[i]);
     }
+  }
+
+  [[nodiscard]] __device__ __forceinline__ bool is_number() const {
+    const float all = (sum.x + sum.y) + (sum.z + sum.w) + total;
+    return all == all;
   }
 };
 
@@ -76,14 +82,16 @@ __device__ __forceinline__ void until_none_is_blank(TryOnce try_once) {
   }
 }
 
-// Loads items first_item, first_item + n, ... and splits first_split, ... of each, the first of which are there, all at
-// once. Instead of a pair that is not there another one is loaded, for a load behind a branch would be waited for at
-// the branch's end; it gets no weight.
+// Sums up splits first_split, ... of items first_item, first_item + n, ..., the first of which are there, all at once.
+// Instead of a pair that is not there another one is loaded, for a load behind a branch would be waited for at the
+// branch's end; it gets no weight. A blank word is a NaN, and so is what comes of one: words are looked at only if a
+// sum is no number.
 template <int Items, int Splits>
-__device__ __forceinline__ void load_pairs(const UnitView& unit, int first_item, int first_split, int end_split,
-                                           float2 (&facts)[Items][Splits], float4 (&values)[Items][Splits]) {
+__device__ __forceinline__ void sum_pairs(const UnitView& unit, int first_item, int first_split, int end_split,
+                                          MergedSum (&merged)[Items]) {
   until_none_is_blank([&] {
-    bool blank = false;
+    float2 facts[Items][Splits];
+    float4 values[Items][Splits];
 #pragma unroll
     for (int i = 0; i < Items; ++i) {
       const int item = first_item + i * unit.num_splits, present = item < unit.items ? item : first_item;
@@ -92,6 +100,18 @@ __device__ __forceinline__ void load_pairs(const UnitView& unit, int first_item,
         unit.load(present, min_of(first_split + s, end_split - 1), facts[i][s], values[i][s]);
       }
     }
+    bool numbers = true, blank = false;
+#pragma unroll
+    for (int i = 0; i < Items; ++i) {
+#pragma unroll
+      for (int s = 1; s < Splits; ++s) {
+        if (first_split + s >= end_split) facts[i][s] = {kNegativeInfinity, 0.f};
+      }
+      merged[i] = MergedSum{};
+      merged[i].add(facts[i], values[i]);
+      numbers = numbers && merged[i].is_number();
+    }
+    if (numbers) return true;
 #pragma unroll
     for (int i = 0; i < Items; ++i) {
 #pragma unroll
@@ -99,13 +119,6 @@ __device__ __forceinline__ void load_pairs(const UnitView& unit, int first_item,
     }
     return !blank;
   });
-#pragma unroll
-  for (int i = 0; i < Items; ++i) {
-#pragma unroll
-    for (int s = 1; s < Splits; ++s) {
-      if (first_split + s >= end_split) facts[i][s] = {kNegativeInfinity, 0.f};
-    }
-  }
 }
 
 template <class Element, int Rows>
@@ -127,45 +140,55 @@ __device__ __forceinline__ void store_item(const RolledUnits<Rows>& cut, int u, 
 template <class Element, int Items, int Splits, int Rows>
 __device__ __forceinline__ void merge_whole_items(const RolledUnits<Rows>& cut, int u, const UnitView& unit,
                                                   int share) {
-  static_assert(Items * Splits == kPairs);
+  static_assert(Items * Splits == kFewPairs || Items * Splits == kManyPairs);
   const int warp = threadIdx.x / 32;
 #pragma unroll 1
   for (int first = share + warp * Items * unit.num_splits; first < unit.items;
        first += kWarps * Items * unit.num_splits) {
-    float2 facts[Items][Splits];
-    float4 values[Items][Splits];
-    load_pairs(unit, first, 0, unit.num_splits, facts, values);
+    MergedSum merged[Items];
+    sum_pairs<Items, Splits>(unit, first, 0, unit.num_splits, merged);
 #pragma unroll
     for (int i = 0; i < Items; ++i) {
       const int item = first + i * unit.num_splits;
-      if (item >= unit.items) break;
-      MergedSum merged;
-      merged.add(facts[i], values[i]);
-      store_item<Element>(cut, u, item, merged);
+      if (item < unit.items) store_item<Element>(cut, u, item, merged[i]);
     }
   }
 }
 
-// A share of a unit in more splits: 2^shift warps share an item, whose sums the first of them adds in order.
+// Sums up splits `begin` to before `end` of an item.
+__device__ __forceinline__ void add_splits(const UnitView& unit, int item, int begin, int end, MergedSum& merged) {
+#pragma unroll 1
+  for (int split = begin; split < end; split += kFewPairs) {
+    MergedSum some[1];
+    sum_pairs<1, kFewPairs>(unit, item, split, end, some);
+    merged.add<1>({{some[0].maximum, some[0].total}}, {some[0].sum});
+  }
+}
+
+__device__ __forceinline__ int items_of_share(const UnitView& unit) {
+  return (unit.items + unit.num_splits - 1) / unit.num_splits;
+}
+
+// 2^shift warps share an item: so many that all items of a share are in work at once, if that can be.
+__device__ __forceinline__ int shift_of_warps(const UnitView& unit) {
+  const int items = items_of_share(unit);
+  int shift = 1;
+  while (1 << shift < kWarps && items << (shift + 1) <= kWarps) ++shift;
+  return shift;
+}
+
+// A share of a unit in more splits. The first of the warps that share an item adds their sums, in order.
 template <class Element, int Rows>
 __device__ __forceinline__ void merge_shared_items(RolledUnits<Rows>& cut, int u, const UnitView& unit, int share) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int shift = 1;
-  while (1 << shift < kWarps && kPairs << shift < unit.num_splits) ++shift;
-  const int warps_per_item = 1 << shift, of_item = warp & (warps_per_item - 1);
+  const int shift = shift_of_warps(unit), warps_per_item = 1 << shift, of_item = warp & (warps_per_item - 1);
   const int splits = (unit.num_splits + warps_per_item - 1) >> shift;
   const int begin = of_item * splits, end = min_of(begin + splits, unit.num_splits);
 #pragma unroll 1
   for (int first = share; first < unit.items; first += (kWarps >> shift) * unit.num_splits) {
     const int item = first + (warp >> shift) * unit.num_splits;
     MergedSum merged;
-#pragma unroll 1
-    for (int split = begin; item < unit.items && split < end; split += kPairs) {
-      float2 facts[1][kPairs];
-      float4 values[1][kPairs];
-      load_pairs(unit, item, split, end, facts, values);
-      merged.add(facts[0], values[0]);
-    }
+    if (item < unit.items) add_splits(unit, item, begin, end, merged);
     cut.sums[warp][lane] = merged.sum;
     if (lane == 0) cut.facts[warp] = {merged.maximum, merged.total};
     ptx::sync_threads(kMergeBarrier, kThreads);
@@ -177,6 +200,25 @@ __device__ __forceinline__ void merge_shared_items(RolledUnits<Rows>& cut, int u
       store_item<Element>(cut, u, item, merged);
     }
     ptx::sync_threads(kMergeBarrier, kThreads);  // the sums have been read
+  }
+}
+
+// A share of a unit. To take twice as many pairs at a time costs less than a second round of items does.
+template <class Element, int Rows>
+__device__ __forceinline__ void merge_share(RolledUnits<Rows>& cut, int u, const UnitView& unit, int share) {
+  const int n = unit.num_splits, items = items_of_share(unit);
+  if (n <= 2) {
+    merge_whole_items<Element, 4, 2>(cut, u, unit, share);
+  } else if (n <= 4) {
+    merge_whole_items<Element, 2, 4>(cut, u, unit, share);
+  } else if (n <= 8 && items <= kWarps) {
+    merge_whole_items<Element, 1, 8>(cut, u, unit, share);
+  } else if (n <= 8) {
+    merge_whole_items<Element, 2, 8>(cut, u, unit, share);
+  } else if (n <= 16 && 2 * items > kWarps) {
+    merge_whole_items<Element, 1, 16>(cut, u, unit, share);
+  } else {
+    merge_shared_items<Element>(cut, u, unit, share);
   }
 }
 
@@ -192,15 +234,7 @@ __device__ __forceinline__ void merge_units(RolledUnits<Rows>& cut, const Decode
     const UnitView unit = view_of(params, cut.unit[u]);
 #pragma unroll 1
     for (int share = cut.shares[u].first; share <= cut.shares[u].last; ++share) {
-      if (unit.num_splits <= 2) {
-        merge_whole_items<Element, 4, 2>(cut, u, unit, share);
-      } else if (unit.num_splits <= 4) {
-        merge_whole_items<Element, 2, 4>(cut, u, unit, share);
-      } else if (unit.num_splits <= kPairs) {
-        merge_whole_items<Element, 1, kPairs>(cut, u, unit, share);
-      } else {
-        merge_shared_items<Element>(cut, u, unit, share);
-      }
+      merge_share<Element>(cut, u, unit, share);
     }
   }
 }
