@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "core/int_math.h"
 #include "cuda/runtime.h"
 
 namespace flash_mla::cuda {
@@ -22,6 +23,18 @@ bool is_hopper(int device) {
   return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
          cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == kMajor &&
          minor == kMinor;
+}
+
+double memory_share_of(int device) {
+  int clock_khz = 0, bus_bits = 0, multiprocessors = 0;
+  if (cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+      multiprocessors == 0) {
+    return 0;
+  }
+  constexpr double kTransfersPerClock = 2, kKilohertzPerMegahertz = 1000, kBitsPerByte = 8;
+  return kTransfersPerClock * clock_khz / kKilohertzPerMegahertz * bus_bits / kBitsPerByte / multiprocessors;
 }
 
 }  // namespace
@@ -51,6 +64,9 @@ Devices::Devices() noexcept {
     explain("no NVIDIA GPU was found");
   } else {
     for (int device = 0; device < count_; ++device) usable_ = usable_ || is_hopper(device);
+    for (int device = 0; device < min_of(count_, kMostDevices); ++device) {
+      memory_shares_[static_cast<std::size_t>(device)] = memory_share_of(device);
+    }
     if (usable_) {
       explain("sm_90a kernels, CUDA %d.%d, driver for CUDA %d.%d", runtime.major, runtime.minor, driver.major,
               driver.minor);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 
 #include "flash_mla/status.h"
 
@@ -15,14 +16,21 @@ class Devices {
   [[nodiscard]] int count() const noexcept { return count_; }
   // Why not usable, or how it runs; lives as long as the program.
   [[nodiscard]] const char* reason() const noexcept { return reason_.data(); }
+  // What a multiprocessor has of the memory's peak rate, in bytes per microsecond; 0 if that is not known.
+  [[nodiscard]] double memory_share(int index) const noexcept {
+    return index < kMostDevices ? memory_shares_[static_cast<std::size_t>(index)] : 0.0;
+  }
   // Fails unless this device exists and the kernels run on it.
   [[nodiscard]] Status require(int index) const noexcept;
 
  private:
+  static constexpr int kMostDevices = 64;
+
   Devices() noexcept;
   int count_ = 0;
   bool usable_ = false;  // any Hopper GPU is there
   std::array<char, 256> reason_ = {};
+  std::array<double, kMostDevices> memory_shares_ = {};
 };
 
 }  // namespace flash_mla::cuda

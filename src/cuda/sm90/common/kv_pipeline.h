@@ -71,9 +71,10 @@ __device__ __forceinline__ void load_whole_block(KvPipeline<Stages>& kv, const T
   }
 }
 
+// `at_once`: DecodeParams::blocks_at_once.
 template <class StripOrder, int Stages>
 __device__ __forceinline__ void load_whole_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
-                                                  const TileRecord& tile, ptx::L2Priority priority,
+                                                  const TileRecord& tile, bool at_once, ptx::L2Priority priority,
                                                   std::uint32_t& blocks) {
   const int kv_head = tile.kv_head;
 #pragma unroll 1
@@ -83,6 +84,10 @@ __device__ __forceinline__ void load_whole_blocks(KvPipeline<Stages>& kv, const 
     if (blocks < Stages) {
       load_whole_block<StripOrder, false>(kv, maps, row, kv_head, page, priority, blocks);
     } else {
+#pragma unroll 1
+      for (int strip = 0; at_once && strip < kStrips; ++strip) {
+        kv.k_released[blocks % Stages][strip].wait(((blocks / Stages) & 1) ^ 1);
+      }
       load_whole_block<StripOrder, true>(kv, maps, row, kv_head, page, priority, blocks);
     }
   }
@@ -114,16 +119,16 @@ __device__ __forceinline__ void load_pieced_blocks(KvPipeline<Stages>& kv, const
   }
 }
 
-// The tile's blocks. All lanes of a warp call; `walk` is the lane's.
+// The tile's blocks. All lanes of a warp call; `walk` is the lane's. Pieced blocks are never asked for at once.
 template <class StripOrder, int Stages>
 __device__ __forceinline__ void load_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, const BoxWalk& walk,
-                                            const TileRecord& tile, int page_size, std::uint32_t& blocks,
+                                            const TileRecord& tile, int page_size, bool at_once, std::uint32_t& blocks,
                                             ptx::L2Priority priority) {
   if (page_size < kBlockTokens) {
     load_pieced_blocks<StripOrder>(kv, maps, walk, tile.kv_head, page_size, tile.block_end - tile.block_begin, priority,
                                    blocks);
   } else if (threadIdx.x % 32 == 0) {
-    load_whole_blocks<StripOrder>(kv, maps, walk, tile, priority, blocks);
+    load_whole_blocks<StripOrder>(kv, maps, walk, tile, at_once, priority, blocks);
   }
 }
 
@@ -161,7 +166,7 @@ __device__ __forceinline__ void prefetch_tile(const TensorMaps& maps, const Deco
 // The loader: one warp, for all tiles of its thread block.
 template <class StripOrder, int Stages>
 __device__ __forceinline__ void run_loader(KvPipeline<Stages>& kv, TileRing& ring, const TensorMaps& maps,
-                                           const DecodeParams& params, ptx::L2Priority priority) {
+                                           const DecodeParams& params, ptx::L2Priority priority, bool at_once) {
   TileReader tiles;
   std::uint32_t blocks = 0;
   while (const TileRecord* tile = tiles.next(ring)) {
@@ -170,7 +175,7 @@ __device__ __forceinline__ void run_loader(KvPipeline<Stages>& kv, TileRing& rin
       walk.prefetch_entry();
       ptx::wait_for_prerequisites();  // of the first tile all but the page is known by then
       walk.look_up();
-      load_blocks<StripOrder>(kv, maps, walk, *tile, params.page_size, blocks, priority);
+      load_blocks<StripOrder>(kv, maps, walk, *tile, params.page_size, at_once, blocks, priority);
     }
     tiles.finish(ring);
   }

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/int_math.h"
 #include "core/online_softmax.h"
+#include "cuda/devices.h"
 #include "cuda/runtime.h"
 #include "cuda/sm90/common/geometry.h"
 #include "cuda/sm90/common/params.h"
@@ -95,6 +96,15 @@ Status encode_query_maps(const DecodeProblem& problem, std::int32_t box_rows, Te
   return encode_rows("q_rope", problem, problem.q_rope, rope, kRopeDim, &maps->q_rope);
 }
 
+// Memory is faster if what lies together is asked for together, so a block as a whole. That costs nothing where the
+// next block is on its way for as long as this one takes to be used: 16 heads gain 0.4 to 1.3 % with a share of 25,000
+// bytes per us (H100), and lose up to 0.5 % with 37,000 (H200).
+bool wants_blocks_at_once(int device) noexcept {
+  constexpr double kBlockBytes = kSlices * kSliceBytes, kBlockUse_us = 2.5;
+  const double share = cuda::Devices::get().memory_share(device);
+  return share > 0 && kBlockBytes > kBlockUse_us * share;
+}
+
 // A tag that differs from launch to launch: what other launches left is known by it.
 std::uint64_t next_launch_tag() noexcept {
   static const auto seed = static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
@@ -133,6 +143,7 @@ Status launch_decode(const DecodeProblem& problem, const StepShape& step, const 
   params.header = ScheduleLayout::header(schedule_memory);
   params.parts = ScheduleLayout::parts(schedule_memory);
   params.cohort = step.rows_per_unit / kernel.rows_per_thread_block;
+  params.blocks_at_once = wants_blocks_at_once(device);
   params.partials =
       cuda::PartialsLayout{step.num_parts, step.rows_per_unit, params.cohort, step.small_steps}.at(scratch);
   params.launch_tag = next_launch_tag();

@@ -39,6 +39,8 @@ struct DecodeParams : cuda::MergeParams {
   RowsView q_rope;
 
   float scale_log2 = 0.f;  // softmax_scale log2(e), > 0
+
+  bool blocks_at_once = false;  // the kernel for few rows asks for a block when there is room for all of it
 };
 
 }  // namespace flash_mla::sm90

@@ -16,7 +16,7 @@ namespace flash_mla::sm90 {
 // blocks read a block, the last one would no longer find it.
 inline __device__ void run_loader(SharedMemory& smem, const TensorMaps& maps, const DecodeParams& params) {
   const auto priority = params.cohort <= 2 ? ptx::L2Priority::evict_first : ptx::L2Priority::evict_normal;
-  run_loader<StripOrder>(smem.kv, smem.ring, maps, params, priority);
+  run_loader<StripOrder>(smem.kv, smem.ring, maps, params, priority, false);
 }
 
 }  // namespace flash_mla::sm90

@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     __syncwarp();
   } else if (warp == kLoaderWarp) {
-    run_loader<StripOrder>(smem.kv, smem.ring, maps, params, kPriority);
+    run_loader<StripOrder>(smem.kv, smem.ring, maps, params, kPriority, params.blocks_at_once);
   } else if (warp == kQueryLoaderWarp) {
     run_query_loader(smem.ring, smem.q[0], kQuerySliceBytes<Rows>, smem.q_landed, smem.q_released, maps, params);
   } else if (warp == kGatekeeperWarp) {
