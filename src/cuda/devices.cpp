@@ -31,6 +31,7 @@ double memory_share_of(int device) {
       cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, device) != cudaSuccess ||
       cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
       multiprocessors == 0) {
+    cudaGetLastError();
     return 0;
   }
   constexpr double kTransfersPerClock = 2, kKilohertzPerMegahertz = 1000, kBitsPerByte = 8;

@@ -10,6 +10,8 @@ namespace flash_mla::cuda {
 
 class Devices {
  public:
+  static constexpr int kMostDevices = 64;  // of which something is kept
+
   static const Devices& get() noexcept;
 
   [[nodiscard]] bool usable() const noexcept { return usable_; }
@@ -24,8 +26,6 @@ class Devices {
   [[nodiscard]] Status require(int index) const noexcept;
 
  private:
-  static constexpr int kMostDevices = 64;
-
   Devices() noexcept;
   int count_ = 0;
   bool usable_ = false;  // any Hopper GPU is there

@@ -54,13 +54,13 @@ Status launch_by_symbol(const void* kernel, const LaunchShape& shape, void** arg
 }  // namespace
 
 CUfunction KernelHandles::find(int device, std::uint64_t context) const noexcept {
-  if (device >= kMostDevices || context == 0) return nullptr;
+  if (device >= Devices::kMostDevices || context == 0) return nullptr;
   const OnDevice& on = devices_[static_cast<std::size_t>(device)];
   return on.context.load(std::memory_order_acquire) == context ? on.function : nullptr;
 }
 
 void KernelHandles::keep(int device, std::uint64_t context, CUfunction function) noexcept {
-  if (device >= kMostDevices || context == 0) return;
+  if (device >= Devices::kMostDevices || context == 0) return;
   OnDevice& on = devices_[static_cast<std::size_t>(device)];
   if (on.taken.exchange(true)) return;
   on.function = function;

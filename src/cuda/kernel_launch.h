@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "cuda/devices.h"
 #include "flash_mla/status.h"
 
 namespace flash_mla::cuda {
@@ -22,13 +23,12 @@ class KernelHandles {
   void keep(int device, std::uint64_t context, CUfunction function) noexcept;
 
  private:
-  static constexpr int kMostDevices = 64;
   struct OnDevice {
     std::atomic<bool> taken = false;
     std::atomic<std::uint64_t> context = 0;  // 0: none yet
     CUfunction function = nullptr;           // written before `context`
   };
-  std::array<OnDevice, kMostDevices> devices_;
+  std::array<OnDevice, Devices::kMostDevices> devices_;
 };
 
 struct LaunchShape {
