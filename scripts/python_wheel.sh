@@ -27,6 +27,6 @@ wheel=$(echo "$folder"/flash_mla-*-linux_x86_64.whl)
 unpacked=$(mktemp -d)
 trap 'rm -rf "$unpacked"' EXIT
 "$tools/bin/python" -m zipfile -e "$wheel" "$unpacked"
-glibc=$(find "$unpacked" -name '*.so*' -exec objdump -T {} + | grep -o 'GLIBC_2\.[0-9]*' | sort -uV | tail -n 1)
+glibc=$(find "$unpacked" -type f -name '*.so*' -exec objdump -T {} + | grep -o 'GLIBC_2\.[0-9]*' | sort -uV | tail -n 1)
 "$tools/bin/python" -m wheel tags --remove --platform-tag "manylinux_2_${glibc#GLIBC_2.}_x86_64" "$wheel" >/dev/null
 realpath "$folder"/flash_mla-*.whl >&3
