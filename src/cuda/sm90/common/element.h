@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace flash_mla::sm90 {
 
@@ -37,6 +38,19 @@ __device__ __forceinline__ float2 unpack<__half>(std::uint32_t bits) {
   __half2 pair;
   memcpy(&pair, &bits, sizeof pair);
   return __half22float2(pair);
+}
+
+// The larger of each half; of a NaN and a number the number.
+template <class Element>
+__device__ __forceinline__ std::uint32_t larger_pair(std::uint32_t a, std::uint32_t b) {
+  using Pair = std::conditional_t<std::is_same_v<Element, __nv_bfloat16>, __nv_bfloat162, __half2>;
+  Pair x, y;
+  memcpy(&x, &a, sizeof x);
+  memcpy(&y, &b, sizeof y);
+  const Pair larger = __hmax2(x, y);
+  std::uint32_t bits;
+  memcpy(&bits, &larger, sizeof bits);
+  return bits;
 }
 
 }  // namespace flash_mla::sm90

@@ -32,13 +32,13 @@ struct alignas(1024) Slice {
   unsigned char bytes[kSliceBytes];  // [64 rows][128 bytes], swizzled
 };
 
-// How far (in powers of two) a row's scores may exceed the reference that exp2 is taken against before the accumulators
-// are rescaled. bf16 has the exponents of f32; P in fp16 must stay far below 65504.
+// How large exp2 of a row's scores less the reference may become before the reference is raised and accumulators are
+// rescaled. bf16 has the exponents of f32; P in fp16 must stay far below 65504.
 template <class Element>
-inline constexpr float kMaxLag = 0;
+inline constexpr float kLargestP = 0;
 template <>
-inline constexpr float kMaxLag<__nv_bfloat16> = 24.f;
+inline constexpr float kLargestP<__nv_bfloat16> = 0x1p24f;
 template <>
-inline constexpr float kMaxLag<__half> = 8.f;
+inline constexpr float kLargestP<__half> = 0x1p8f;
 
 }  // namespace flash_mla::sm90
