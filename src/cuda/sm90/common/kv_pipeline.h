@@ -15,9 +15,29 @@
 
 namespace flash_mla::sm90 {
 
+// Whole blocks, one after the other in equal stages.
 template <int Stages>
 struct KvPipeline {
   static constexpr int kStages = Stages;  // token blocks in shared memory
+
+  // Where the loader puts its next block.
+  class Cursor {
+   public:
+    [[nodiscard]] __device__ __forceinline__ std::uint32_t block() const { return block_; }
+    // Whether the block's place has not been used before.
+    [[nodiscard]] __device__ __forceinline__ bool fresh() const { return block_ < Stages; }
+    __device__ __forceinline__ void next_block() { ++block_; }
+
+   private:
+    std::uint32_t block_ = 0;
+  };
+
+  __device__ __forceinline__ Slice& place(Cursor at, int slice) { return k[at.block() % Stages][slice]; }
+  __device__ __forceinline__ ptx::Barrier& landed(Cursor at, int strip) { return k_landed[at.block() % Stages][strip]; }
+  __device__ __forceinline__ void await_release(Cursor at, int strip) {
+    k_released[at.block() % Stages][strip].wait(((at.block() / Stages) & 1) ^ 1);
+  }
+  __device__ __forceinline__ void await_first_block(int strip) { k_landed[0][strip].wait(0); }
 
   Slice k[Stages][kSlices];
   ptx::Barrier k_landed[Stages][kStrips];    // copy engine -> readers
@@ -38,97 +58,93 @@ __device__ __forceinline__ void init_pipeline(KvPipeline<Stages>& kv, int releas
 }
 
 // Loads a lane's box, which begins with `slice` and comes to lie from `first_row` on.
-template <int Stages>
-__device__ __forceinline__ void load_box(KvPipeline<Stages>& kv, const TensorMaps& maps, int stage, int slice,
+template <class Kv>
+__device__ __forceinline__ void load_box(Kv& kv, const TensorMaps& maps, const typename Kv::Cursor& at, int slice,
                                          int first_row, int row, int kv_head, int page, ptx::L2Priority priority) {
   const bool rope = slice == kLatentSlices;
-  ptx::tma_load(kv.k[stage][slice].bytes + first_row * tile::kRowBytes, rope ? maps.k_rope : maps.k_latent,
-                {0, row, rope ? 0 : slice, kv_head, page}, kv.k_landed[stage][slice / kStripSlices], priority);
+  ptx::tma_load(kv.place(at, slice).bytes + first_row * tile::kRowBytes, rope ? maps.k_rope : maps.k_latent,
+                {0, row, rope ? 0 : slice, kv_head, page}, kv.landed(at, slice / kStripSlices), priority);
 }
 
 // The second block is asked for as the first one arrives. All multiprocessors begin at the same time: if each asked for
 // all that it has room for, the first blocks would come as late as the second ones, and then nothing would be under
 // way.
-template <int Stages>
-__device__ __forceinline__ void wait_for_first_block(KvPipeline<Stages>& kv, int strip, std::uint32_t block) {
-  if (block == 1) kv.k_landed[0][strip].wait(0);
+template <class Kv>
+__device__ __forceinline__ void wait_for_first_block(Kv& kv, int strip, const typename Kv::Cursor& at) {
+  if (at.block() == 1) kv.await_first_block(strip);
 }
 
 // Blocks of whole strips: a single thread does all. StripOrder::at(i) is the i-th strip that is loaded (and released).
 // Unrolled, for every strip is waited for; but code that runs once arrives from memory as late as data, so the blocks
-// that fill the empty stages are loaded by a loop.
-template <class StripOrder, bool Unrolled, int Stages>
-__device__ __forceinline__ void load_whole_block(KvPipeline<Stages>& kv, const TensorMaps& maps, int row, int kv_head,
-                                                 int page, ptx::L2Priority priority, std::uint32_t block) {
-  const int stage = block % Stages;
+// that fill the empty places are loaded by a loop.
+template <class StripOrder, bool Unrolled, class Kv>
+__device__ __forceinline__ void load_whole_block(Kv& kv, const TensorMaps& maps, int row, int kv_head, int page,
+                                                 ptx::L2Priority priority, const typename Kv::Cursor& at) {
 #pragma unroll(Unrolled ? kStrips : 1)
   for (int position = 0; position < kStrips; ++position) {
     const int strip = StripOrder::at(position);
-    if (Unrolled) kv.k_released[stage][strip].wait(((block / Stages) & 1) ^ 1);
-    if (!Unrolled) wait_for_first_block(kv, strip, block);
-    kv.k_landed[stage][strip].arrive_expecting(slices_of(strip) * kSliceBytes);
-    load_box(kv, maps, stage, first_slice_of(strip), 0, row, kv_head, page, priority);
+    if (Unrolled) kv.await_release(at, strip);
+    wait_for_first_block(kv, strip, at);
+    kv.landed(at, strip).arrive_expecting(slices_of(strip) * kSliceBytes);
+    load_box(kv, maps, at, first_slice_of(strip), 0, row, kv_head, page, priority);
   }
 }
 
 // `at_once`: DecodeParams::blocks_at_once.
-template <class StripOrder, int Stages>
-__device__ __forceinline__ void load_whole_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
-                                                  const TileRecord& tile, bool at_once, ptx::L2Priority priority,
-                                                  std::uint32_t& blocks) {
+template <class StripOrder, class Kv>
+__device__ __forceinline__ void load_whole_blocks(Kv& kv, const TensorMaps& maps, BoxWalk walk, const TileRecord& tile,
+                                                  bool at_once, ptx::L2Priority priority, typename Kv::Cursor& at) {
   const int kv_head = tile.kv_head;
 #pragma unroll 1
-  for (int block = tile.block_begin, end = tile.block_end; block < end; ++block, ++blocks) {
+  for (int block = tile.block_begin, end = tile.block_end; block < end; ++block, at.next_block()) {
     const int page = walk.page(), row = walk.row() - walk.rows_before(block);
     if (block + 1 < end) walk.next_block();
-    if (blocks < Stages) {
-      load_whole_block<StripOrder, false>(kv, maps, row, kv_head, page, priority, blocks);
+    if (at.fresh()) {
+      load_whole_block<StripOrder, false>(kv, maps, row, kv_head, page, priority, at);
     } else {
 #pragma unroll 1
-      for (int strip = 0; at_once && strip < kStrips; ++strip) {
-        kv.k_released[blocks % Stages][strip].wait(((blocks / Stages) & 1) ^ 1);
-      }
-      load_whole_block<StripOrder, true>(kv, maps, row, kv_head, page, priority, blocks);
+      for (int strip = 0; at_once && strip < kStrips; ++strip) kv.await_release(at, strip);
+      load_whole_block<StripOrder, true>(kv, maps, row, kv_head, page, priority, at);
     }
   }
 }
 
 // Blocks of several boxes: one a lane. Pages are shorter than a block, so every box begins its page.
-template <class StripOrder, int Stages>
-__device__ __forceinline__ void load_pieced_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, BoxWalk walk,
-                                                   int kv_head, int rows_per_box, int num_blocks,
-                                                   ptx::L2Priority priority, std::uint32_t& blocks) {
+template <class StripOrder, class Kv>
+__device__ __forceinline__ void load_pieced_blocks(Kv& kv, const TensorMaps& maps, BoxWalk walk, int kv_head,
+                                                   int rows_per_box, int num_blocks, ptx::L2Priority priority,
+                                                   typename Kv::Cursor& at) {
   const int lane = threadIdx.x % 32, first_row = lane * rows_per_box;
 #pragma unroll 1
-  for (const std::uint32_t end = blocks + num_blocks; blocks != end; ++blocks) {
-    const int stage = blocks % Stages, page = walk.page();
-    if (blocks + 1 != end) walk.next_block();
+  for (int left = num_blocks; left > 0; --left, at.next_block()) {
+    const int page = walk.page();
+    if (left > 1) walk.next_block();
 #pragma unroll 1
     for (int position = 0; position < kStrips; ++position) {
       const int strip = StripOrder::at(position);
-      kv.k_released[stage][strip].wait(((blocks / Stages) & 1) ^ 1);
-      wait_for_first_block(kv, strip, blocks);
-      if (lane == 0) kv.k_landed[stage][strip].arrive_expecting(slices_of(strip) * kSliceBytes);
+      kv.await_release(at, strip);
+      wait_for_first_block(kv, strip, at);
+      if (lane == 0) kv.landed(at, strip).arrive_expecting(slices_of(strip) * kSliceBytes);
       __syncwarp();
       if (first_row >= kBlockTokens) continue;
 #pragma unroll 1
       for (int slice = first_slice_of(strip); slice < first_slice_of(strip) + slices_of(strip); ++slice) {
-        load_box(kv, maps, stage, slice, first_row, 0, kv_head, page, priority);
+        load_box(kv, maps, at, slice, first_row, 0, kv_head, page, priority);
       }
     }
   }
 }
 
 // The tile's blocks. All lanes of a warp call; `walk` is the lane's. Pieced blocks are never asked for at once.
-template <class StripOrder, int Stages>
-__device__ __forceinline__ void load_blocks(KvPipeline<Stages>& kv, const TensorMaps& maps, const BoxWalk& walk,
-                                            const TileRecord& tile, int page_size, bool at_once, std::uint32_t& blocks,
+template <class StripOrder, class Kv>
+__device__ __forceinline__ void load_blocks(Kv& kv, const TensorMaps& maps, const BoxWalk& walk, const TileRecord& tile,
+                                            int page_size, bool at_once, typename Kv::Cursor& at,
                                             ptx::L2Priority priority) {
   if (page_size < kBlockTokens) {
     load_pieced_blocks<StripOrder>(kv, maps, walk, tile.kv_head, page_size, tile.block_end - tile.block_begin, priority,
-                                   blocks);
+                                   at);
   } else if (threadIdx.x % 32 == 0) {
-    load_whole_blocks<StripOrder>(kv, maps, walk, tile, at_once, priority, blocks);
+    load_whole_blocks<StripOrder>(kv, maps, walk, tile, at_once, priority, at);
   }
 }
 
@@ -163,19 +179,21 @@ __device__ __forceinline__ void prefetch_tile(const TensorMaps& maps, const Deco
   }
 }
 
-// The loader: one warp, for all tiles of its thread block.
-template <class StripOrder, int Stages>
-__device__ __forceinline__ void run_loader(KvPipeline<Stages>& kv, TileRing& ring, const TensorMaps& maps,
-                                           const DecodeParams& params, ptx::L2Priority priority, bool at_once) {
+// The loader: one warp, for all tiles of its thread block. begin_tile(tile, cursor) is called before a tile's blocks
+// are asked for.
+template <class StripOrder, class Kv, class BeginTile>
+__device__ __forceinline__ void run_loader(Kv& kv, TileRing& ring, const TensorMaps& maps, const DecodeParams& params,
+                                           ptx::L2Priority priority, BeginTile begin_tile) {
   TileReader tiles;
-  std::uint32_t blocks = 0;
+  typename Kv::Cursor at;
   while (const TileRecord* tile = tiles.next(ring)) {
     if (tile->block_begin < tile->block_end) {
       BoxWalk walk(params, *tile, threadIdx.x % 32);
       walk.prefetch_entry();
       ptx::wait_for_prerequisites();  // of the first tile all but the page is known by then
       walk.look_up();
-      load_blocks<StripOrder>(kv, maps, walk, *tile, params.page_size, at_once, blocks, priority);
+      begin_tile(*tile, at);
+      load_blocks<StripOrder>(kv, maps, walk, *tile, params.page_size, params.blocks_at_once, at, priority);
     }
     tiles.finish(ring);
   }
@@ -183,13 +201,11 @@ __device__ __forceinline__ void run_loader(KvPipeline<Stages>& kv, TileRing& rin
 
 // By a warpgroup: zeroes rows of V past the request's last token, which may hold anything, and 0 * NaN is NaN. The
 // tensor cores see it after a fence and a meeting of the warpgroup. (Not where a page is a block: rows_before_page.)
-template <int Stages>
-__device__ __forceinline__ void zero_rows(KvPipeline<Stages>& kv, int stage, int first_slice, int num_slices,
-                                          int first_row) {
+inline __device__ void zero_rows(Slice* slices, int num_slices, int first_row) {
   const int chunks = (kBlockTokens - first_row) * (tile::kRowBytes / 16);
 #pragma unroll 1
   for (int slice = 0; slice < num_slices; ++slice) {
-    auto* rows = reinterpret_cast<uint4*>(kv.k[stage][first_slice + slice].bytes + first_row * tile::kRowBytes);
+    auto* rows = reinterpret_cast<uint4*>(slices[slice].bytes + first_row * tile::kRowBytes);
 #pragma unroll 1
     for (int i = threadIdx.x % kWarpgroupThreads; i < chunks; i += kWarpgroupThreads) rows[i] = uint4{0, 0, 0, 0};
   }

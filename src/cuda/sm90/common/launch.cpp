@@ -64,10 +64,10 @@ QueryBoxes find_query_boxes(const DecodeProblem& problem, const RowsView& view, 
   return {};
 }
 
-// [64, period, periods, slices, batch], all slices a box; with several kv heads [columns, period, periods, h_kv,
+// [64, period, periods, slices, batch], slices_per_box a box; with several kv heads [columns, period, periods, h_kv,
 // batch], a slice a box.
 Status encode_rows(const char* name, const DecodeProblem& problem, const RowsView& view, const QueryBoxes& boxes,
-                   int columns, CUtensorMap* map) noexcept {
+                   int columns, int slices_per_box, CUtensorMap* map) noexcept {
   const std::int32_t heads = problem.num_heads_q / problem.num_heads_kv;
   const bool ragged = problem.batch.cu_seqlens_q != nullptr;
   cuda::TensorMapSpec spec{.name = name, .dtype = problem.dtype, .base = view.data, .rank = 5};
@@ -76,7 +76,8 @@ Status encode_rows(const char* name, const DecodeProblem& problem, const RowsVie
   spec.box = {tile::kSliceColumns, boxes.box_rows, boxes.box_periods, 1, 1};
   if (problem.num_heads_kv == 1) {
     spec.sizes[0] = spec.stride_elements[3] = tile::kSliceColumns;
-    spec.sizes[3] = spec.box[3] = columns / tile::kSliceColumns;
+    spec.sizes[3] = columns / tile::kSliceColumns;
+    spec.box[3] = min_of(columns / tile::kSliceColumns, slices_per_box);
   }
   return cuda::encode_tensor_map(spec, map);
 }
@@ -86,23 +87,25 @@ Status encode_page_maps(const DecodeProblem& problem, TensorMaps* maps) noexcept
   return encode_pages("k_rope_cache", problem, problem.cache.rope, kRopeDim, &maps->k_rope);
 }
 
-Status encode_query_maps(const DecodeProblem& problem, std::int32_t box_rows, TensorMaps* maps,
+Status encode_query_maps(const DecodeProblem& problem, const DecodeKernel& kernel, TensorMaps* maps,
                          std::int32_t* q_period) noexcept {
+  const int box_rows = kernel.rows_per_thread_block, slices = kernel.query_slices_per_box;
   const QueryBoxes latent = find_query_boxes(problem, problem.q_latent, box_rows);
   const QueryBoxes rope = find_query_boxes(problem, problem.q_rope, box_rows);
   *q_period = latent.period == rope.period && latent.box_rows == rope.box_rows ? latent.period : 0;
   if (*q_period == 0) return {};
-  FLASH_MLA_TRY(encode_rows("q", problem, problem.q_latent, latent, kLatentDim, &maps->q_latent));
-  return encode_rows("q_rope", problem, problem.q_rope, rope, kRopeDim, &maps->q_rope);
+  FLASH_MLA_TRY(encode_rows("q", problem, problem.q_latent, latent, kLatentDim, slices, &maps->q_latent));
+  return encode_rows("q_rope", problem, problem.q_rope, rope, kRopeDim, slices, &maps->q_rope);
 }
 
 // Memory is faster if what lies together is asked for together, so a block as a whole. That costs nothing where the
-// next block is on its way for as long as this one takes to be used: 16 heads gain 0.4 to 1.3 % with a share of 25,000
-// bytes per us (H100), and lose up to 0.5 % with 37,000 (H200).
-bool wants_blocks_at_once(int device) noexcept {
+// next block is on its way for as long as this one takes to be used; where thread blocks share what they read,
+// arithmetic is the limit, and each strip is wanted as early as can be. 64 rows lost 10 % with a share of 37,000 bytes
+// per us (H200), and gained 1 % with 25,000 (H100).
+bool wants_blocks_at_once(std::int32_t cohort, int device) noexcept {
   constexpr double kBlockBytes = kSlices * kSliceBytes, kBlockUse_us = 2.5;
   const double share = cuda::Devices::get().memory_share(device);
-  return share > 0 && kBlockBytes > kBlockUse_us * share;
+  return cohort == 1 && share > 0 && kBlockBytes > kBlockUse_us * share;
 }
 
 // A tag that differs from launch to launch: what other launches left is known by it.
@@ -138,12 +141,12 @@ Status launch_decode(const DecodeProblem& problem, const StepShape& step, const 
   TensorMaps maps = {};
   DecodeParams params;
   FLASH_MLA_TRY(encode_page_maps(problem, &maps));
-  FLASH_MLA_TRY(encode_query_maps(problem, kernel.rows_per_thread_block, &maps, &params.q_period));
+  FLASH_MLA_TRY(encode_query_maps(problem, kernel, &maps, &params.q_period));
   params.work = work_of(problem, step.rows_per_unit);
   params.header = ScheduleLayout::header(schedule_memory);
   params.parts = ScheduleLayout::parts(schedule_memory);
   params.cohort = step.rows_per_unit / kernel.rows_per_thread_block;
-  params.blocks_at_once = wants_blocks_at_once(device);
+  params.blocks_at_once = wants_blocks_at_once(params.cohort, device);
   params.partials =
       cuda::PartialsLayout{step.num_parts, step.rows_per_unit, params.cohort, step.small_steps}.at(scratch);
   params.launch_tag = next_launch_tag();

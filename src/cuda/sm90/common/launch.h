@@ -18,6 +18,7 @@ struct DecodeKernel {
   int threads = 0;
   int shared_memory_bytes = 0;
   int rows_per_thread_block = 0;
+  int query_slices_per_box = 0;  // latent ones, where there is one kv head
 };
 
 #define FLASH_MLA_VARIANT(name, dtype, element) \

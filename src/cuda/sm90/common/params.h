@@ -16,14 +16,15 @@ struct TensorMaps {
   CUtensorMap k_latent;  // [64, page_size, 8 slices, h_kv, num_pages], box [64, 64, 2, 1, 1], of shorter pages
                          // [64, page_size, 1, 1, 1]
   CUtensorMap k_rope;    // with 1 slice
-  CUtensorMap q_latent;  // [64, rows of a period, periods, 8 slices, batch], box of all slices of a thread block's rows
-                         // (see DecodeParams::q_period); with several kv heads [512, .., .., h_kv, batch], box of one
+  CUtensorMap q_latent;  // [64, rows of a period, periods, 8 slices, batch], box of 8 or 2 slices of a thread block's
+                         // rows (see DecodeParams::q_period); with several kv heads [512, .., .., h_kv, batch], of one
   CUtensorMap q_rope;    // with 1 slice
 };
 
 struct DecodeParams : cuda::MergeParams {
   const ScheduleHeader* header = nullptr;
-  std::int32_t cohort = 1;  // thread blocks that share a part, each with its rows of a unit
+  std::int32_t cohort = 1;      // thread blocks that share a part, each with its rows of a unit
+  bool blocks_at_once = false;  // a block is asked for when there is room for all of it
 
   const std::int32_t* block_table = nullptr;  // [b, columns]
   std::int64_t block_table_stride = 0;
@@ -39,8 +40,6 @@ struct DecodeParams : cuda::MergeParams {
   RowsView q_rope;
 
   float scale_log2 = 0.f;  // softmax_scale log2(e), > 0
-
-  bool blocks_at_once = false;  // the kernel for few rows asks for a block when there is room for all of it
 };
 
 }  // namespace flash_mla::sm90

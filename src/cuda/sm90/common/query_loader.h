@@ -11,31 +11,57 @@
 
 namespace flash_mla::sm90 {
 
-// A loop that is not unrolled: its code arrives from memory as cold as a small decode's data.
-inline __device__ void load_queries(unsigned char* q, int slice_bytes, ptx::Barrier& q_landed, const TensorMaps& maps,
-                                    const DecodeParams& params, const TileRecord& tile) {
+// Where a tile's rows begin in the tensor maps of q.
+struct QueryBox {
+  std::int32_t in_period, period, batch;
+};
+inline __device__ QueryBox find_query_box(const DecodeParams& params, const TileRecord& tile) {
   const int row = tile.first_query * params.work.heads_per_kv + tile.first_row;
-  const int in_period = row % params.q_period, period = row / params.q_period;
-  const int batch = params.work.cu_seqlens_q ? 0 : tile.request;
-  ptx::wait_for_prerequisites();
-  q_landed.arrive_expecting(kSlices * slice_bytes);
-  const bool one_box = params.work.num_heads_kv == 1;
-#pragma unroll 1
-  for (int slice = 0; slice < (one_box ? 1 : kLatentSlices); ++slice) {
-    ptx::tma_load(q + slice * slice_bytes, maps.q_latent,
-                  {slice * tile::kSliceColumns, in_period, period, tile.kv_head, batch}, q_landed);
-  }
-  ptx::tma_load(q + kLatentSlices * slice_bytes, maps.q_rope, {0, in_period, period, tile.kv_head, batch}, q_landed);
+  return {row % params.q_period, row / params.q_period, params.work.cu_seqlens_q ? 0 : tile.request};
 }
 
-inline __device__ void run_query_loader(TileRing& ring, unsigned char* q, int slice_bytes, ptx::Barrier& q_landed,
-                                        ptx::Barrier& q_released, const TensorMaps& maps, const DecodeParams& params) {
+// Asks for latent slices from `first` to before `end`, which come to lie one after the other at `to`. `per_box` slices
+// are a box, or one where there are several kv heads. A loop that is not unrolled: its code arrives from memory as cold
+// as a small decode's data.
+inline __device__ void load_query_slices(unsigned char* to, int slice_bytes, int first, int end, int per_box,
+                                         ptx::Barrier& landed, const TensorMaps& maps, const DecodeParams& params,
+                                         const QueryBox& box, int kv_head) {
+  const int step = params.work.num_heads_kv == 1 ? per_box : 1;
+#pragma unroll 1
+  for (int slice = first; slice < end; slice += step) {
+    const bool one_head = params.work.num_heads_kv == 1;
+    ptx::tma_load(
+        to + (slice - first) * slice_bytes, maps.q_latent,
+        {one_head ? 0 : slice * tile::kSliceColumns, box.in_period, box.period, one_head ? slice : kv_head, box.batch},
+        landed);
+  }
+}
+
+// The slices from FirstSlice on, rope last. load_first(tile, box) is called for the first tile, by one thread.
+template <int FirstSlice, int SlicesPerBox, class LoadFirst>
+__device__ __forceinline__ void run_query_loader(TileRing& ring, unsigned char* q, int slice_bytes,
+                                                 ptx::Barrier& q_landed, ptx::Barrier& q_released,
+                                                 const TensorMaps& maps, const DecodeParams& params,
+                                                 LoadFirst load_first) {
   TileReader tiles;
   std::uint32_t query_tiles = 0;
+  const bool gathered = params.q_period == 0;  // by those who need them
   while (const TileRecord* tile = tiles.next(ring)) {
-    if (tile->block_begin < tile->block_end && params.q_period > 0) {
-      q_released.wait((query_tiles++ & 1) ^ 1);
-      if (threadIdx.x % 32 == 0) load_queries(q, slice_bytes, q_landed, maps, params, *tile);
+    if (tile->block_begin < tile->block_end) {
+      if (!gathered) q_released.wait((query_tiles & 1) ^ 1);
+      if (threadIdx.x % 32 == 0) {
+        const QueryBox box = gathered ? QueryBox{} : find_query_box(params, *tile);
+        ptx::wait_for_prerequisites();
+        if (query_tiles == 0) load_first(*tile, box);
+        if (!gathered) {
+          q_landed.arrive_expecting((kSlices - FirstSlice) * slice_bytes);
+          load_query_slices(q, slice_bytes, FirstSlice, kLatentSlices, SlicesPerBox, q_landed, maps, params, box,
+                            tile->kv_head);
+          ptx::tma_load(q + (kLatentSlices - FirstSlice) * slice_bytes, maps.q_rope,
+                        {0, box.in_period, box.period, tile->kv_head, box.batch}, q_landed);
+        }
+      }
+      ++query_tiles;
     }
     tiles.finish(ring);
   }

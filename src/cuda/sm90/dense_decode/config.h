@@ -10,14 +10,13 @@ namespace flash_mla::sm90 {
 
 inline constexpr int kRows = tile::kTileRows;
 inline constexpr int kSideSlices = 4;  // of the values that role left or right accumulates
-inline constexpr int kStages = 2;      // token blocks in shared memory
 
 // Four warpgroups. Registers a thread add up to 4 * 128, what the launch hands out.
 inline constexpr int kThreads = 4 * kWarpgroupThreads;
 inline constexpr int kLaunchRegisters = 128;
-inline constexpr int kScoresRegisters = 120;
+inline constexpr int kScoresRegisters = 112;
 inline constexpr int kValuesRegisters = 176;
-inline constexpr int kLoadRegisters = 40;
+inline constexpr int kLoadRegisters = 48;
 static_assert(kScoresRegisters + 2 * kValuesRegisters + kLoadRegisters == 4 * kLaunchRegisters);
 
 enum class Side : int { left = 0, right = 1 };  // value columns 0-255, 256-511
@@ -45,8 +44,10 @@ struct StripOrder {
   }
 };
 
-// Slices of Q that the scores role keeps in registers: it is bound by shared-memory traffic, of which Q is a third
-// (2 of 9 measured 2 % faster than none; more would spill).
+// Slices of Q that the scores role keeps in registers, so that they need no place in shared memory while a tile is
+// worked on: that role is bound by shared-memory traffic, of which Q is a third (2 of 9 measured 2 % faster than none;
+// more would spill).
 inline constexpr int kQuerySlicesInRegisters = 2;
+inline constexpr int kQuerySlicesInMemory = kSlices - kQuerySlicesInRegisters;
 
 }  // namespace flash_mla::sm90

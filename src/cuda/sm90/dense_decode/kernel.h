@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp == kLoaderWarp) {
       run_loader(smem, maps, params);
     } else if (warp == kQueryLoaderWarp) {
-      run_query_loader(smem.ring, smem.q[0].bytes, kSliceBytes, smem.q_landed, smem.q_released, maps, params);
+      run_query_loader(smem, maps, params);
     } else {
       ptx::wait_for_prerequisites();
       gates.open(params);
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warpgroup == 1) write_padding<Element>(params);
     const auto await_shares = [&] { smem.cut.gates_answered.wait(0); };
     cuda::merge_cut_units<Element, tile::ColumnOrder::pairs, kRows, 10>(
-        params, smem.cut.unit, smem.cut.shares, await_shares, smem.kv.k[0][0].bytes, sizeof smem.kv.k,
+        params, smem.cut.unit, smem.cut.shares, await_shares, smem.kv.strips[0][0].bytes, sizeof smem.kv.strips,
         smem.cut.partials_landed, kWarpgroupWarps, kMergeBarrier);
   }
 }

@@ -1,5 +1,5 @@
 // Step 3 of docs/algorithm.md, the queries [scores]: Q where the copy engine cannot bring it, because 64 packed rows
-// (query token, head) are no box of the tensor.
+// (query token, head) are no box of the tensor. The first strip goes to its place in the ring of strips.
 //
 // Run by the scores role, which alone reads Q: waits for nothing, announces nothing.
 #pragma once
@@ -12,7 +12,8 @@
 namespace flash_mla::sm90 {
 
 template <class Element>
-__device__ void gather_queries(SharedMemory& smem, const DecodeParams& params, const TileRecord& tile) {
+__device__ void gather_queries(SharedMemory& smem, Slice* first_strip, const DecodeParams& params,
+                               const TileRecord& tile) {
   const int thread = threadIdx.x % kWarpgroupThreads, chunk = thread % 8;
   ptx::sync_threads(kScoresBarrier, kWarpgroupThreads);  // every warp has finished with the last tile's Q
 #pragma unroll 1
@@ -31,7 +32,8 @@ __device__ void gather_queries(SharedMemory& smem, const DecodeParams& params, c
         const Element* from = slice == kLatentSlices ? rope : latent + slice * tile::kSliceColumns;
         value = *reinterpret_cast<const uint4*>(from + chunk * 8);
       }
-      *reinterpret_cast<uint4*>(smem.q[slice].bytes + tile::swizzled_chunk_bytes(row, chunk)) = value;
+      Slice& to = slice < kStripSlices ? first_strip[slice] : smem.q[slice - kStripSlices];
+      *reinterpret_cast<uint4*>(to.bytes + tile::swizzled_chunk_bytes(row, chunk)) = value;
     }
   }
   ptx::fence_async_shared();

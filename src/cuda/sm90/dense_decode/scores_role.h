@@ -1,7 +1,7 @@
 // Steps 4 and 5 of docs/algorithm.md [scores]: one warpgroup computes S, the softmax's numerators P and the rows' sums.
 //
 //   waits for q_landed, k_landed, p_fetched
-//   announces q_released, k_released (rope), scores_done, p_published; writes lse
+//   announces q_released, k_released (Q, rope), scores_done, p_published; writes lse
 #pragma once
 
 #include "core/partial.h"
@@ -49,32 +49,35 @@ template <class Element>
 __device__ __forceinline__ void run_scores(SharedMemory& smem, const DecodeParams& params) {
   const int lane = threadIdx.x % 32;
   TileReader tiles;
+  RingPosition strips;
   std::uint32_t blocks = 0, query_tiles = 0;
   while (const TileRecord* tile = tiles.next(smem.ring)) {
     const int begin = tile->block_begin, end = tile->block_end;
     const Visibility v = find_visibility(params.work, *tile);
     RowState rows;
     QueryFragments q;
+    const std::uint32_t query_place = strips.place();
     if (begin < end) {
-      if (params.q_period > 0) {
-        smem.q_landed.wait(query_tiles++ & 1);
-      } else {
-        gather_queries<Element>(smem, params, *tile);
-      }
-      load_query_fragments(smem, q);
+      smem.kv.k_landed[query_place].wait(strips.parity());
+      if (params.q_period == 0) gather_queries<Element>(smem, smem.kv.strips[query_place], params, *tile);
+      load_query_fragments(smem.kv.strips[query_place], q);
+      strips.advance(1);
+      if (params.q_period > 0) smem.q_landed.wait(query_tiles++ & 1);
     }
 #pragma unroll 1
     for (int block = begin; block < end; ++block, ++blocks) {
-      const int stage = blocks % kStages;
+      const bool last = block + 1 == end;
       float s[kScoreRegisters];
-      issue_scores<Element>(smem, q, stage, (blocks / kStages) & 1, s);
+      issue_scores<Element>(smem, q, strips, blocks, s);
+      strips.advance(kLatentStrips);
       smem.p_fetched.wait((blocks & 1) ^ 1);
       ptx::warpgroup_wait<0>();
-      if (lane == 0) {
-        smem.kv.k_released[stage][kRopeStrip].arrive();
-        smem.scores_done.arrive();
-        if (block + 1 == end && params.q_period > 0) smem.q_released.arrive();
-      }
+      if (lane == 0) smem.scores_done.arrive();
+      // Not before a product has used what ldmatrix brings: an arrival does not wait for that, and the copy engine may
+      // be faster.
+      if (lane == 0 && block == begin) smem.kv.k_released[query_place].arrive();
+      if (lane == 0 && last && params.q_period > 0) smem.q_released.arrive();
+      if (lane == 0) smem.kv.k_released[KvRing::rope_place(blocks)].arrive();
       if (block >= v.first_masked_block) {
         mask_scores(s, block * kBlockTokens, rows_before_page(params.page_size, tile->length, block), v.visible);
       }

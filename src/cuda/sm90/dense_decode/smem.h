@@ -3,16 +3,16 @@
 #pragma once
 
 #include "cuda/ptx/mbarrier.h"
-#include "cuda/sm90/common/kv_pipeline.h"
 #include "cuda/sm90/common/tile_ring.h"
 #include "cuda/sm90/dense_decode/config.h"
+#include "cuda/sm90/dense_decode/kv_ring.h"
 
 namespace flash_mla::sm90 {
 
 struct SharedMemory {
-  Slice q[kSlices];
-  KvPipeline<kStages> kv;  // released by left (strips 0, 1), right (2, 3), scores (rope)
-  Slice p;                 // exp2 of the scores, rounded
+  KvRing kv;                      // released by scores (Q, rope), left (strips 0, 1 of a block), right (2, 3)
+  Slice q[kQuerySlicesInMemory];  // the slices behind those in registers
+  Slice p;                        // exp2 of the scores, rounded
 
   float rescale[kRows];                           // factor of O before this block's product
   std::uint32_t rescale_wanted[kWarpgroupWarps];  // by any of the warp's 16 rows
@@ -33,7 +33,7 @@ static_assert(sizeof(SharedMemory) <= kSharedMemoryLimitBytes);
 inline void __device__ init_barriers(SharedMemory& smem) {
   constexpr int kReaders = 3 * kWarpgroupWarps + 2;  // scores, left, right, loaders
   init_ring(smem.ring, kReaders);
-  init_pipeline(smem.kv, kWarpgroupWarps);
+  init_ring_of_strips(smem.kv);
   init_cut_units(smem.cut);
   smem.q_landed.init(1);
   smem.q_released.init(kWarpgroupWarps);

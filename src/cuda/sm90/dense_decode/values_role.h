@@ -15,6 +15,9 @@
 
 namespace flash_mla::sm90 {
 
+template <Side S>
+inline constexpr int kFirstStrip = static_cast<int>(S) * kSideSlices / kStripSlices;  // of a block's latent strips
+
 __device__ __forceinline__ void clear(Accumulators& acc) {
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
@@ -60,8 +63,11 @@ __device__ __forceinline__ void add_sums(const std::uint32_t (&p)[kBlockSteps][4
 }
 
 template <Side S>
-__device__ __forceinline__ void zero_rows_from(SharedMemory& smem, int stage, int first_row) {
-  zero_rows(smem.kv, stage, static_cast<int>(S) * kSideSlices, kSideSlices, first_row);
+__device__ __forceinline__ void zero_rows_from(SharedMemory& smem, const int (&places)[kPieces], int first_row) {
+#pragma unroll
+  for (int piece = 0; piece < kPieces; ++piece) {
+    zero_rows(smem.kv.strips[places[piece]], kStripSlices, first_row);
+  }
   ptx::fence_async_shared();
   ptx::sync_threads(kValuesBarrier + static_cast<int>(S), kWarpgroupThreads);
 }
@@ -78,34 +84,43 @@ __device__ __forceinline__ void issue_product(const std::uint32_t (&p)[kBlockSte
   ptx::warpgroup_commit();
 }
 
-// O += P V of one block; releases its strips.
-template <class Element, Side S>
-__device__ __forceinline__ void multiply_values(SharedMemory& smem, const std::uint32_t (&p)[kBlockSteps][4], int stage,
+// A strip's descriptor, made before it is waited for: behind the wait each instruction counts.
+__device__ __forceinline__ std::uint64_t describe_values(SharedMemory& smem, int place) {
+  const std::uint64_t v = tile::mn_major(ptx::shared_address(smem.kv.strips[place]), kSliceBytes);
+  return v >> 32 << 32 | static_cast<std::uint32_t>(ptx::uniform(static_cast<int>(v)));
+}
+
+// O += P V of one block; releases the side's strips, which are in these places.
+template <class Element>
+__device__ __forceinline__ void multiply_values(SharedMemory& smem, const std::uint32_t (&p)[kBlockSteps][4],
+                                                const std::uint64_t (&v)[kPieces], const int (&places)[kPieces],
                                                 float (&o)[kPieces][kPieceRegisters]) {
-  constexpr int kFirstSlice = static_cast<int>(S) * kSideSlices;
-  static_assert(kPieceSlices == kStripSlices);
+  static_assert(kPieceSlices == kStripSlices && kPieces == 2);
   const int lane = threadIdx.x % 32;
-  const std::uint64_t v = tile::mn_major(ptx::shared_address(&smem.kv.k[stage][kFirstSlice]), kSliceBytes);
-  issue_product<Element>(p, v, o[0]);
-  issue_product<Element>(p, tile::advance(v, kPieceSlices * kSliceBytes), o[1]);
+#pragma unroll
+  for (int piece = 0; piece < kPieces; ++piece) issue_product<Element>(p, v[piece], o[piece]);
   ptx::warpgroup_wait<1>();
-  if (lane == 0) smem.kv.k_released[stage][kFirstSlice / kStripSlices].arrive();
+  if (lane == 0) smem.kv.k_released[places[0]].arrive();
   ptx::warpgroup_wait<0>();
-  if (lane == 0) smem.kv.k_released[stage][kFirstSlice / kStripSlices + 1].arrive();
+  if (lane == 0) smem.kv.k_released[places[1]].arrive();
 }
 
 template <class Element, Side S>
 __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParams& params) {
   const int lane = threadIdx.x % 32;
   TileReader tiles;
+  RingPosition strips;
   std::uint32_t blocks = 0;
   while (const TileRecord* tile = tiles.next(smem.ring)) {
     const int begin = tile->block_begin, end = tile->block_end, length = tile->length;
     Accumulators acc;
     clear(acc);
+    if (begin < end) strips.advance(1);  // over Q
 #pragma unroll 1
-    for (int block = begin; block < end; ++block, ++blocks) {
-      const int stage = ptx::uniform(blocks % kStages);
+    for (int block = begin; block < end; ++block, ++blocks, strips.advance(kLatentStrips)) {
+      const int places[kPieces] = {static_cast<int>(strips.place(kFirstStrip<S>)),
+                                   static_cast<int>(strips.place(kFirstStrip<S> + 1))};
+      const std::uint64_t v[kPieces] = {describe_values(smem, places[0]), describe_values(smem, places[1])};
       smem.p_published.wait(blocks & 1);
       // Every phase is waited for once; that of a first block is over, and the next cannot be before p_fetched.
       if (S == Side::right && block == begin) smem.scores_done.wait(blocks & 1);
@@ -116,9 +131,9 @@ __device__ __forceinline__ void run_values(SharedMemory& smem, const DecodeParam
       if (lane == 0) smem.p_fetched.arrive();
       const int valid_rows = length - block * kBlockTokens;
       if (valid_rows < kBlockTokens && !page_is_block(params.page_size))
-        zero_rows_from<S>(smem, stage, max_of(valid_rows, 0));
+        zero_rows_from<S>(smem, places, max_of(valid_rows, 0));
       if (S == Side::right && block + 1 < end) smem.scores_done.wait((blocks + 1) & 1);
-      multiply_values<Element, S>(smem, p, stage, acc.o);
+      multiply_values<Element>(smem, p, v, places, acc.o);
       add_sums<Element>(p, acc.sum);  // last, when nobody waits for this role
     }
     write_tile<Element, S>(params, *tile, acc);

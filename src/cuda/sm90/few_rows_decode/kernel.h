@@ -72,7 +72,7 @@ __device__ __forceinline__ void run_tile(SharedMemory<Rows>& smem, const DecodeP
     const int valid_rows = tile.length - block * kBlockTokens;
     const int rows_before = rows_before_page(params.page_size, tile.length, block);
     if (valid_rows < kBlockTokens && !page_is_block(params.page_size)) {  // write_probabilities fences and meets
-      zero_rows(smem.kv, stage, 0, kLatentSlices, max_of(valid_rows, 0));
+      zero_rows(smem.kv.k[stage], kLatentSlices, max_of(valid_rows, 0));
     }
     if (block >= v.first_masked_block) mask_scores<Rows>(s, block * kBlockTokens, rows_before, v.visible);
     raise_maxima<Rows>(smem, s, params.scale_log2, rows, factor);
@@ -134,9 +134,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     __syncwarp();
   } else if (warp == kLoaderWarp) {
-    run_loader<StripOrder>(smem.kv, smem.ring, maps, params, kPriority, params.blocks_at_once);
+    run_loader<StripOrder>(smem.kv, smem.ring, maps, params, kPriority, [](const auto&...) {});
   } else if (warp == kQueryLoaderWarp) {
-    run_query_loader(smem.ring, smem.q[0], kQuerySliceBytes<Rows>, smem.q_landed, smem.q_released, maps, params);
+    run_query_loader<0, kLatentSlices>(smem.ring, smem.q[0], kQuerySliceBytes<Rows>, smem.q_landed, smem.q_released,
+                                       maps, params, [](const auto&...) {});
   } else if (warp == kGatekeeperWarp) {
     gates.template run<Element>(smem, params);
   } else {
