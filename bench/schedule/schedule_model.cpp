@@ -24,7 +24,7 @@ constexpr int kMultiprocessors = 132;
 
 struct Options {
   std::string peers = "bench/peers/h100.json", fit;
-  std::int32_t fixed = 80, merge = 10, partial = 5, partial_of_64_rows = 25;  // as src/cuda/backend.cpp has them
+  std::int32_t fixed = 0, partial = 0, merge = 10;  // 0: as src/cuda/backend.cpp has them
 };
 
 struct Tuning {
@@ -32,17 +32,24 @@ struct Tuning {
   std::int32_t num_parts, rows_per_unit;
 };
 
-// With one thread block a multiprocessor, up to four of which share a unit.
+// With one thread block a multiprocessor, up to four of which share a unit of many rows.
 Tuning tune(const Row& row, const Options& options) {
   const int rows = row.seqlen_q * row.heads;
-  const int tiles = ceil_div(rows, 64), cohort = ceil_div(tiles, ceil_div(tiles, 4));
-  const CostModel cost{.fixed = options.fixed,
+  const bool few_rows = rows <= 32;
+  const int tile_rows = rows <= 16 ? 16 : few_rows ? 32 : 64;
+  const int tiles = ceil_div(rows, tile_rows), cohort = ceil_div(tiles, ceil_div(tiles, 4));
+  const CostModel cost{.fixed = options.fixed > 0 ? options.fixed
+                                : few_rows        ? 50
+                                                  : 25,
                        .per_block = cohort == 1   ? 32
                                     : cohort == 2 ? 20
                                                   : 18,
                        .merge = options.merge,
-                       .partial = options.partial + options.partial_of_64_rows * min_of(rows, 64) / 64};
-  return {cost, kMultiprocessors / cohort, cohort * 64};
+                       .partial = options.partial > 0 ? options.partial
+                                  : few_rows          ? 20
+                                                      : 50,
+                       .few_blocks = few_rows ? 2 : 0};
+  return {cost, kMultiprocessors / cohort, cohort * tile_rows};
 }
 
 void add(const Tile& tile, StepLoad* load, PartLoad* part) {
@@ -138,7 +145,6 @@ int main(int argc, char** argv) {
   app.add_option("--fixed", options.fixed);
   app.add_option("--merge", options.merge);
   app.add_option("--partial", options.partial);
-  app.add_option("--partial-of-64-rows", options.partial_of_64_rows);
   CLI11_PARSE(app, argc, argv);
   try {
     bench::run(options);
