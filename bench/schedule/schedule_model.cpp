@@ -11,6 +11,8 @@
 #include "bench/gpu/rows.h"
 #include "bench/schedule/machine.h"
 #include "core/int_math.h"
+#include "cuda/step_costs.h"
+#include "cuda/tile/column_order.h"
 #include "schedule/layout.h"
 #include "schedule/partition.h"
 #include "schedule/tile_cursor.h"
@@ -24,7 +26,7 @@ constexpr int kMultiprocessors = 132;
 
 struct Options {
   std::string peers = "bench/peers/h100.json", fit;
-  std::int32_t fixed = 0, partial = 0, merge = 10;  // 0: as src/cuda/backend.cpp has them
+  std::int32_t fixed = 0, merge = 0, partial = 0;  // 0: as the backend has them
 };
 
 struct Tuning {
@@ -35,20 +37,13 @@ struct Tuning {
 // With one thread block a multiprocessor, up to four of which share a unit of many rows.
 Tuning tune(const Row& row, const Options& options) {
   const int rows = row.seqlen_q * row.heads;
-  const bool few_rows = rows <= 32;
+  const bool few_rows = rows <= tile::kMaxTransposedRows;
   const int tile_rows = rows <= 16 ? 16 : few_rows ? 32 : 64;
   const int tiles = ceil_div(rows, tile_rows), cohort = ceil_div(tiles, ceil_div(tiles, 4));
-  const CostModel cost{.fixed = options.fixed > 0 ? options.fixed
-                                : few_rows        ? 50
-                                                  : 25,
-                       .per_block = cohort == 1   ? 32
-                                    : cohort == 2 ? 20
-                                                  : 18,
-                       .merge = options.merge,
-                       .partial = options.partial > 0 ? options.partial
-                                  : few_rows          ? 20
-                                                      : 50,
-                       .few_blocks = few_rows ? 2 : 0};
+  CostModel cost = cuda::step_costs(few_rows, cohort);
+  if (options.fixed > 0) cost.fixed = options.fixed;
+  if (options.merge > 0) cost.merge = options.merge;
+  if (options.partial > 0) cost.partial = options.partial;
   return {cost, kMultiprocessors / cohort, cohort * tile_rows};
 }
 

@@ -18,6 +18,7 @@
 #include "cuda/runtime.h"
 #include "cuda/schedule_kernel.h"
 #include "cuda/sm90/common/launch.h"
+#include "cuda/step_costs.h"
 #include "cuda/tile/column_order.h"
 
 namespace flash_mla {
@@ -89,10 +90,6 @@ class CudaBackend final : public Backend {
     return info;
   }
 
-  // Costs in tenths of microseconds, fitted to times of whole steps. A block: one multiprocessor's share of the
-  // memory's bandwidth, or where thread blocks share what they read, its tensor cores' time. A tile's own part: Q's
-  // way, the pipeline's first blocks, the write of the result. A partial: its rows' way to memory. A merge: the wait
-  // for other parts.
   Result<PlanTuning> tune(const PlanConfig& config) const noexcept override {
     FLASH_MLA_TRY(Devices::get().require(config.device.index));
     int multiprocessors = 0;
@@ -105,14 +102,13 @@ class CudaBackend final : public Backend {
     PlanTuning tuning;
     tuning.num_parts = config.num_parts > 0 ? config.num_parts : max_of(multiprocessors / geometry.cohort, 1);
     tuning.rows_per_unit = geometry.rows_per_unit;
-    const bool few_rows = has_few_rows(geometry.rows_per_unit);
-    tuning.cost_fixed = few_rows ? 50 : 25;
-    tuning.cost_block = geometry.cohort == 1 ? 32 : geometry.cohort == 2 ? 20 : 18;
-    tuning.cost_merge = 10;
-    tuning.cost_partial = few_rows ? 20 : 50;
-    // Half of the multiprocessors can keep memory busy, and few rows need no more arithmetic than that.
+    const CostModel cost = step_costs(has_few_rows(geometry.rows_per_unit), geometry.cohort);
+    tuning.cost_fixed = cost.fixed;
+    tuning.cost_block = cost.per_block;
+    tuning.cost_merge = cost.merge;
+    tuning.cost_partial = cost.partial;
     const bool fills_device = tuning.num_parts <= multiprocessors && 2 * tuning.num_parts > multiprocessors;
-    tuning.few_blocks = few_rows && fills_device ? 2 : 0;
+    tuning.few_blocks = fills_device ? cost.few_blocks : 0;
     const bool small_steps = has_small_steps(config, tuning.num_parts, geometry.rows_per_unit);
     tuning.scratch_bytes =
         PartialsLayout{tuning.num_parts, geometry.rows_per_unit, geometry.cohort, small_steps}.total_bytes();
