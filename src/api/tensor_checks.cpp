@@ -121,8 +121,7 @@ Status check_form_in_full(Tensor tensor, int rank, const char* shape_text, DType
   return {};
 }
 
-Status check_dim_in_full(Tensor tensor, int axis, std::int64_t expected, const char* reason) noexcept {
-  if (tensor.view.shape[axis] == expected) return {};
+Status wrong_dim(Tensor tensor, int axis, std::int64_t expected, const char* reason) noexcept {
   return invalid(tensor.name, ".shape[", axis, "] is ", tensor.view.shape[axis], "; expected ", expected, ", ", reason);
 }
 

@@ -36,7 +36,7 @@ struct MemoryRule {
 };
 
 Status check_form_in_full(Tensor tensor, int rank, const char* shape_text, DType dtype, Device device) noexcept;
-Status check_dim_in_full(Tensor tensor, int axis, std::int64_t expected, const char* reason) noexcept;
+Status wrong_dim(Tensor tensor, int axis, std::int64_t expected, const char* reason) noexcept;
 Status check_memory_in_full(Tensor tensor, const MemoryRule& rule) noexcept;
 Status check_lent_memory_in_full(const char* name, const MemoryView& memory, std::int64_t bytes, std::int64_t alignment,
                                  Device device) noexcept;
@@ -59,7 +59,7 @@ Status check_float_dtype(const Tensor& tensor) noexcept;
 
 // shape[axis] == expected; `reason` says where that comes from: "as cache_seqlens.shape[0]".
 inline Status check_dim(const Tensor& tensor, int axis, std::int64_t expected, const char* reason) noexcept {
-  return tensor.view.shape[axis] == expected ? Status() : check_dim_in_full(tensor, axis, expected, reason);
+  return tensor.view.shape[axis] == expected ? Status() : wrong_dim(tensor, axis, expected, reason);
 }
 
 // If so, check_memory_in_full has nothing to say: there are elements, no size and no stride is so large that anything
