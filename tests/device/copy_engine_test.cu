@@ -80,7 +80,9 @@ TEST_P(CopyEngine, BoxesArriveSwizzled) {
 
 INSTANTIATE_TEST_SUITE_P(Boxes, CopyEngine, testing::Values(1, 2, 4));
 
-// Loads a strip: two slices of 64 rows, of which the first ones may lie before the page.
+// Loads a strip: two slices of 64 rows, of which the first ones may lie before the page. With hints to the L2 cache, or
+// without.
+template <bool Hints>
 __global__ void load_strip(const __grid_constant__ CUtensorMap map, int row, int slice, int page, std::uint16_t* out) {
   __shared__ alignas(1024) std::uint16_t strip[2 * kSlice];
   __shared__ ptx::Barrier landed;
@@ -88,15 +90,20 @@ __global__ void load_strip(const __grid_constant__ CUtensorMap map, int row, int
     landed.init(1);
     ptx::fence_barrier_init();
     landed.arrive_expecting(2 * kSliceBytes);
-    ptx::tma_prefetch(map, {0, row, slice, 0, page}, ptx::L2Priority::evict_normal);
-    ptx::tma_load(strip, map, {0, row, slice, 0, page}, landed, ptx::L2Priority::evict_first);
+    if constexpr (Hints) {
+      ptx::tma_prefetch(map, {0, row, slice, 0, page}, ptx::L2Priority::evict_normal);
+      ptx::tma_load(strip, map, {0, row, slice, 0, page}, landed, ptx::L2Priority::evict_first);
+    } else {
+      ptx::tma_load(strip, map, {0, row, slice, 0, page}, landed);
+    }
   }
   __syncthreads();
   landed.wait(0);
   for (int i = threadIdx.x; i < 2 * kSlice; i += blockDim.x) out[i] = strip[i];
 }
 
-TEST(CopyEngineStrips, RowsBeforeThePageArriveAsZeros) {
+template <bool Hints>
+void check_strips() {
   constexpr int kColumns = 256, kPages = 3;
   std::vector<std::uint16_t> tensor(static_cast<std::size_t>(kPages * 64 * kColumns));
   for (std::size_t i = 0; i < tensor.size(); ++i) tensor[i] = static_cast<std::uint16_t>(i + 1);
@@ -109,7 +116,7 @@ TEST(CopyEngineStrips, RowsBeforeThePageArriveAsZeros) {
   const Status status = cuda::encode_tensor_map(spec, &map);
   ASSERT_TRUE(status.ok()) << status.message();
   for (const int first_row : {0, -1, -40, -63, -64}) {
-    load_strip<<<1, 128>>>(map, first_row, 2, 1, static_cast<std::uint16_t*>(out.data()));
+    load_strip<Hints><<<1, 128>>>(map, first_row, 2, 1, static_cast<std::uint16_t*>(out.data()));
     FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
     const auto strip = downloaded<std::uint16_t>(out);
     for (int row = 0; row < 64; ++row)
@@ -122,6 +129,9 @@ TEST(CopyEngineStrips, RowsBeforeThePageArriveAsZeros) {
       }
   }
 }
+
+TEST(CopyEngineStrips, RowsBeforeThePageArriveAsZeros) { check_strips<false>(); }
+TEST(CopyEngineStrips, HintsChangeNothing) { check_strips<true>(); }
 
 }  // namespace
 }  // namespace flash_mla::test

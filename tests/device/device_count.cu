@@ -1,4 +1,6 @@
 // See device_count.h.
+#include <algorithm>
+
 #include "device/device_count.h"
 #include "device/row_walk.cuh"
 
@@ -12,9 +14,11 @@ __device__ void add(unsigned long long* count, unsigned long long mine) {
 
 __global__ void differing_kernel(const std::uint32_t* a, const std::uint32_t* b, std::int64_t words,
                                  unsigned long long* count) {
-  unsigned long long mine = 0;
-  for (std::int64_t i = walk_start(); i < words; i += walk_stride()) mine += a[i] != b[i];
-  add(count, mine);
+  for (std::int64_t i = walk_start(); i < words; i += walk_stride()) {
+    if (a[i] == b[i]) continue;
+    const unsigned long long before = atomicAdd(count, 1ull);
+    if (before < DeviceCount::kDifferences) reinterpret_cast<Difference*>(count + 1)[before] = {a + i, a[i], b[i]};
+  }
 }
 
 __global__ void nans_kernel(const TensorView view, unsigned long long* count) {
@@ -60,6 +64,12 @@ std::int64_t DeviceCount::fetch(cudaStream_t stream) const {
   FLASH_MLA_REQUIRE(cudaMemcpyAsync(&value, memory_.data(), sizeof value, cudaMemcpyDefault, stream));
   FLASH_MLA_REQUIRE(cudaStreamSynchronize(stream));
   return static_cast<std::int64_t>(value);
+}
+
+std::vector<Difference> DeviceCount::first_differences(cudaStream_t stream) const {
+  std::vector<Difference> first(static_cast<std::size_t>(std::min<std::int64_t>(fetch(stream), kDifferences)));
+  FLASH_MLA_REQUIRE(cudaMemcpy(first.data(), data() + 1, first.size() * sizeof(Difference), cudaMemcpyDefault));
+  return first;
 }
 
 void count_differing(const void* a, const void* b, std::int64_t bytes, const DeviceCount& count, cudaStream_t stream) {

@@ -4,19 +4,27 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "device/gpu.h"
 #include "flash_mla/types.h"
 
 namespace flash_mla::test {
 
-// A number on the GPU that kernels add to.
+struct Difference {
+  const std::uint32_t* where;
+  std::uint32_t found, expected;
+};
+
+// A number on the GPU that kernels add to; behind it the first few words that count_differing() counted.
 class DeviceCount {
  public:
-  DeviceCount() : memory_(8) { memory_.fill(0); }
+  static constexpr int kDifferences = 4;
+  DeviceCount() : memory_(8 + kDifferences * sizeof(Difference)) { memory_.fill(0); }
   [[nodiscard]] unsigned long long* data() const { return static_cast<unsigned long long*>(memory_.data()); }
-  // Waits for the stream.
+  // These wait for the stream.
   [[nodiscard]] std::int64_t fetch(cudaStream_t stream) const;
+  [[nodiscard]] std::vector<Difference> first_differences(cudaStream_t stream) const;
 
  private:
   DeviceMemory memory_;
@@ -24,7 +32,7 @@ class DeviceCount {
 
 // All enqueue, and add to `count`.
 
-// 32-bit words that differ; bytes is a multiple of 4.
+// 32-bit words of a that differ from b's, which are right; bytes is a multiple of 4.
 void count_differing(const void* a, const void* b, std::int64_t bytes, const DeviceCount& count, cudaStream_t stream);
 // Elements of a float tensor that are NaN.
 void count_nans(const TensorView& view, const DeviceCount& count, cudaStream_t stream);

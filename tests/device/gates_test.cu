@@ -1,12 +1,11 @@
-// The gates of cut units (cuda/combine/gate.h) and the atomics below them: with all thread blocks on the GPU at a time
-// and with far more than fit, with any memory to begin with, and again with the tag that came last.
+// The gates of cut units (cuda/combine/gate.h): with all thread blocks on the GPU at a time and with far more than fit,
+// with any memory to begin with, and again with the tag that came last.
 #include <gtest/gtest.h>
 
 #include <cstdint>
 #include <vector>
 
 #include "cuda/combine/gate.h"
-#include "cuda/ptx/global_atomic.h"
 #include "device/gate_cases.h"
 #include "device/gpu.h"
 
@@ -15,38 +14,6 @@ namespace {
 
 using cuda::Gate;
 using cuda::Shares;
-
-// ---- atomics -------------------------------------------------------------------------------------------------------
-
-// words: a sum; a slot that one thread wins; what the winner left; a copy of the sum.
-__global__ void use_atomics(std::uint64_t* words, std::uint64_t* winners) {
-  ptx::fetch_add_acq_rel(words, (std::uint64_t{1} << 32) + 1);
-  const std::uint64_t own = blockIdx.x * blockDim.x + threadIdx.x + 1;
-  if (ptx::compare_exchange_relaxed(words + 1, 0, own) == 0) {
-    ptx::store_relaxed(words + 2, own);
-    ptx::fetch_add_relaxed(winners, 1);
-  }
-  const std::uint64_t all = std::uint64_t{gridDim.x} * blockDim.x;
-  while ((ptx::load_acquire(words) & 0xffffffffu) != all) {
-  }
-  if (own == 1) words[3] = ptx::load_acquire(words);
-}
-
-TEST(GlobalAtomics, CountAndChoose) {
-  constexpr std::uint64_t kThreads = 32 * 64;
-  DeviceMemory words(4 * 8), winners(8);
-  words.fill(0), winners.fill(0);
-  use_atomics<<<32, 64>>>(static_cast<std::uint64_t*>(words.data()), static_cast<std::uint64_t*>(winners.data()));
-  FLASH_MLA_REQUIRE(cudaDeviceSynchronize());
-  const auto seen = downloaded<std::uint64_t>(words);
-  EXPECT_EQ(seen[0], (kThreads << 32) + kThreads);
-  EXPECT_EQ(seen[3], seen[0]);
-  EXPECT_EQ(seen[1], seen[2]);
-  EXPECT_TRUE(seen[1] >= 1 && seen[1] <= kThreads) << seen[1];
-  EXPECT_EQ(downloaded<std::uint64_t>(winners)[0], 1u);
-}
-
-// ---- gates ---------------------------------------------------------------------------------------------------------
 
 struct Step {
   std::uint64_t* gates;  // [units]

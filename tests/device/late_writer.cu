@@ -1,16 +1,11 @@
 // See late_writer.h.
 #include "device/gpu.h"
 #include "device/late_writer.h"
+#include "device/patience.cuh"
 #include "device/row_walk.cuh"
 
 namespace flash_mla::test {
 namespace {
-
-__device__ std::int64_t nanoseconds() {
-  std::int64_t now;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-  return now;
-}
 
 __global__ void late_copy_kernel(std::uint32_t* to, const std::uint32_t* from, std::int64_t words,
                                  std::int64_t delay_ns) {

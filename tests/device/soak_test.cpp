@@ -8,6 +8,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <memory>
+#include <sstream>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -46,6 +48,25 @@ class Engine {
   [[nodiscard]] std::int64_t wrong_words() { return wrong_.fetch(problem_.stream()); }
   [[nodiscard]] std::int64_t steps() const { return steps_; }
   [[nodiscard]] std::string what() const { return describe(problem_.spec()); }
+  // Where and what: out[request, (query token,) head, column], two elements a word; lse[(request,) head, query token].
+  [[nodiscard]] std::string first_wrong_words() {
+    std::ostringstream text;
+    for (const Difference& word : wrong_.first_differences(problem_.stream())) {
+      const auto bytes_from = [&](const TensorView& view) {
+        return reinterpret_cast<const char*>(word.where) - static_cast<const char*>(view.data);
+      };
+      const bool is_out = static_cast<std::uint64_t>(bytes_from(problem_.args().out)) <
+                          static_cast<std::uint64_t>(problem_.out_bytes());
+      const TensorView& view = is_out ? problem_.args().out : problem_.args().lse;
+      text << (is_out ? " out" : " lse") << std::dec;
+      for (int axis = 0; axis < view.rank; ++axis) {
+        text << (axis == 0 ? '[' : ',')
+             << bytes_from(view) / size_in_bytes(view.dtype) / view.strides[axis] % view.shape[axis];
+      }
+      text << std::hex << "] is 0x" << word.found << " for 0x" << word.expected;
+    }
+    return text.str();
+  }
 
  private:
   struct Stock {
@@ -116,7 +137,8 @@ TEST(Soak, Lessons27EveryReplayedStepIsRight) {
       for (const auto& engine : engines) engine->step();
     }
     for (const auto& engine : engines) {
-      ASSERT_EQ(engine->wrong_words(), 0) << "within " << engine->steps() << " steps: " << engine->what();
+      ASSERT_EQ(engine->wrong_words(), 0)
+          << "within " << engine->steps() << " steps: " << engine->what() << ':' << engine->first_wrong_words();
     }
   }
   for (const auto& engine : engines) steps += engine->steps();

@@ -35,17 +35,6 @@ __device__ __forceinline__ void arrive_threads(int id, int threads) {
 // made from it are computed once for the warp, in the registers where wgmma wants its descriptors.
 __device__ __forceinline__ int uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
 
-// True in one lane of a converged warp.
-__device__ __forceinline__ bool elect_one() {
-  std::uint32_t elected;
-  asm volatile(
-      "{\n.reg .pred p;\n"
-      "elect.sync _|p, 0xffffffff;\n"
-      "selp.u32 %0, 1, 0, p;\n}"
-      : "=r"(elected));
-  return elected != 0;
-}
-
 // 2^x, flushing subnormal results to zero; 2^-inf = 0, NaN stays NaN.
 __device__ __forceinline__ float exp2_approx(float x) {
   float y;
