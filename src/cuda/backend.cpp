@@ -107,7 +107,8 @@ class CudaBackend final : public Backend {
     tuning.cost_block = cost.per_block;
     tuning.cost_merge = cost.merge;
     tuning.cost_partial = cost.partial;
-    const bool fills_device = tuning.num_parts <= multiprocessors && 2 * tuning.num_parts > multiprocessors;
+    const int thread_blocks = tuning.num_parts * geometry.cohort;
+    const bool fills_device = thread_blocks <= multiprocessors && 2 * thread_blocks > multiprocessors;
     tuning.few_blocks = fills_device ? cost.few_blocks : 0;
     const bool small_steps = has_small_steps(config, tuning.num_parts, geometry.rows_per_unit);
     tuning.scratch_bytes =

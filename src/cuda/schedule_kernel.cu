@@ -236,13 +236,13 @@ class Scheduler {
   }
 
   __device__ void decide_rule() {
-    const StepClock clock(cost_, totals_.cost, parts_to_use_);
+    const StepClock clock(cost_, totals_.cost, num_parts_);
     time_shares(clock);
     __syncthreads();
     decision_ = decide_shares(clock, shared_.times);
     if (totals_.units > parts_to_use_) return;
     consider_uncut(cost_, clock, totals_, &decision_);
-    const PieceWeight pieces = worthwhile_pieces(cost_, totals_, parts_to_use_, shortest_pieces());
+    const PieceWeight pieces = worthwhile_pieces(cost_, totals_, num_parts_, shortest_pieces());
     std::int32_t counted = 0;  // length whose pieces the table has
     if (consider_pieces(cost_, clock, totals_, pieces, 0, &decision_)) {
       const PieceCount count = count_pieces(pieces);

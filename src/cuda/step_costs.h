@@ -9,16 +9,16 @@ namespace flash_mla::cuda {
 
 // In tenths of microseconds, fitted to times of whole steps. A block: one multiprocessor's share of the memory's
 // bandwidth, or where the `cohort` thread blocks of a part share what they read, its tensor cores' time. A tile's own
-// part: Q's way, the pipeline's first blocks, the write of the result. A partial: its rows' way to memory. A merge: the
-// wait for other parts. Half of the multiprocessors can keep memory busy, and few rows need no more arithmetic than
-// that.
+// part: Q's way, the pipeline's first blocks, the write of the result. A partial: its rows' way to memory, and with
+// many rows the wait for other parts, which few rows have as a merge's. Half of the multiprocessors can keep memory
+// busy, and a step of few blocks is shorter than the set-up of the next kernel, which the other half has time for.
 inline CostModel step_costs(bool few_rows, std::int32_t cohort) {
   CostModel cost;
   cost.fixed = few_rows ? 50 : 25;
   cost.per_block = cohort == 1 ? 32 : cohort == 2 ? 20 : 18;
-  cost.merge = 10;
-  cost.partial = few_rows ? 20 : 50;
-  cost.few_blocks = few_rows ? 2 : 0;
+  cost.merge = few_rows ? 10 : 0;
+  cost.partial = few_rows ? 20 : 45;
+  cost.few_blocks = 2;
   return cost;
 }
 

@@ -5,7 +5,8 @@
 //
 // `fixed` is what a tile costs whatever its length: loading its queries, filling the pipeline, writing its result.
 // `partial` is what writing a partial costs beyond that. Merging takes `merge` however little there is to merge; what
-// was written is moved again, and all parts share in that. It counts twice, since nothing hides it then.
+// was written is moved again, and all parts share in that, those without work as well, for it is the memory's time. It
+// counts twice, since nothing hides it then.
 //
 // A step of at most few_blocks blocks a part, on average, is cut into half as many parts (parts_to_use): then its parts
 // and those of the next kernel, which sets itself up meanwhile, have processors of their own.

@@ -16,7 +16,8 @@ namespace {
 struct Step {
   UnitWork work;
   CostModel cost;
-  std::int32_t num_parts;  // to use
+  std::int32_t all_parts;
+  std::int32_t num_parts = all_parts;  // to use
   Chunks chunks = Chunks::of(work.batch);
   WorkTotals totals = {};
   WeightTable costs = {};
@@ -45,7 +46,7 @@ std::int64_t fill(const UnitWork& work, Weight weight, WeightTable* table) {
 void survey(Step* step) {
   for (std::int32_t r = 0; r < step->work.batch; ++r) step->totals.add(totals_of(step->work, step->cost, r));
   fill(step->work, CostWeight{step->cost}, &step->costs);
-  step->num_parts = parts_to_use(step->cost, step->totals, step->num_parts);
+  step->num_parts = parts_to_use(step->cost, step->totals, step->all_parts);
 }
 
 // The least piece length for which every piece finds a part.
@@ -125,11 +126,11 @@ void number(const Step& step, std::int32_t num_parts, std::int32_t used, PartRec
 
 // Returns how many parts get work.
 std::int32_t cut(Step* step, PartRecord* parts) {
-  const StepClock clock(step->cost, step->totals.cost, step->num_parts);
+  const StepClock clock(step->cost, step->totals.cost, step->all_parts);
   CutDecision decision = decide_shares(clock, time_shares(*step, clock));
   if (step->totals.units <= step->num_parts) {
     consider_uncut(step->cost, clock, step->totals, &decision);
-    const PieceWeight pieces = worthwhile_pieces(step->cost, step->totals, step->num_parts, shortest_pieces(*step));
+    const PieceWeight pieces = worthwhile_pieces(step->cost, step->totals, step->all_parts, shortest_pieces(*step));
     const std::int64_t counted = total_of(step->work, PieceCounter{pieces}, 0, step->work.batch);
     const std::int32_t partials = PieceCounter::unpack(counted).partials;
     consider_pieces(step->cost, clock, step->totals, pieces, partials, &decision);
@@ -141,7 +142,7 @@ std::int32_t cut(Step* step, PartRecord* parts) {
 
 void make_schedule(const Work& work, const CostModel& cost, std::int32_t num_parts, void* schedule_memory) {
   PartRecord* parts = ScheduleLayout::parts(schedule_memory);
-  Step step{.work = work, .cost = cost.sanitized(), .num_parts = num_parts};
+  Step step{.work = work, .cost = cost.sanitized(), .all_parts = num_parts};
   survey(&step);
   std::int32_t used = 0;
   if (step.totals.cost > 0) used = cut(&step, parts);

@@ -88,7 +88,7 @@ struct Times {
 };
 
 // By the definition in cost.h.
-Times modelled_times(const Step& step, const std::vector<std::vector<Tile>>& tiles, std::int32_t num_parts) {
+Times modelled_times(const Step& step, const std::vector<std::vector<Tile>>& tiles) {
   Times times;
   double partials = 0;
   for (const auto& part : tiles) {
@@ -106,13 +106,14 @@ Times modelled_times(const Step& step, const std::vector<std::vector<Tile>>& til
                                                                 step.cost.per_block);
     }
   }
-  if (partials > 0) times.step += step.cost.merge + 2 * partials * step.cost.partial / num_parts;
+  if (partials > 0)
+    times.step += step.cost.merge + 2 * partials * step.cost.partial / static_cast<double>(tiles.size());
   return times;
 }
 
 // The simplest rule there is: equal shares, each boundary moved down to that of a block, or of a unit if it falls into
-// the unit's fixed cost. Its modelled time.
-double time_of_equal_shares(const Step& step, std::int32_t num_parts, double total) {
+// the unit's fixed cost. Its modelled time, if num_parts of all parts are used.
+double time_of_equal_shares(const Step& step, std::int32_t num_parts, std::size_t all_parts, double total) {
   const CostModel& cost = step.cost;
   const auto share = static_cast<std::int64_t>(total);
   double longest = 0, time = 0, partials = 0;
@@ -137,7 +138,7 @@ double time_of_equal_shares(const Step& step, std::int32_t num_parts, double tot
     }
   }
   longest = std::max(longest, time);
-  return longest + (partials > 0 ? cost.merge + 2 * partials * cost.partial / num_parts : 0);
+  return longest + (partials > 0 ? cost.merge + 2 * partials * cost.partial / static_cast<double>(all_parts) : 0);
 }
 
 // Half of the parts if each unit finds one there and the step is short (cost.h).
@@ -154,10 +155,10 @@ std::int32_t parts_by_definition(const Step& step, std::int32_t num_parts) {
 }
 
 void check_balance(const Step& step, std::int32_t num_parts, const std::vector<std::vector<Tile>>& tiles) {
-  const Times times = modelled_times(step, tiles, num_parts);
+  const Times times = modelled_times(step, tiles);
   // A part writes at most two partials, and merges twice what it wrote.
   EXPECT_LE(times.step, 1.1 * times.total / num_parts + step.cost.tile(1) + step.cost.merge + 6.0 * step.cost.partial);
-  EXPECT_LE(times.step, time_of_equal_shares(step, num_parts, times.total) * (1 + 1e-6));
+  EXPECT_LE(times.step, time_of_equal_shares(step, num_parts, tiles.size(), times.total) * (1 + 1e-6));
 }
 
 void check_all(Step& step, std::int32_t num_parts) {
@@ -266,7 +267,7 @@ TEST(Partition, AnEmptyMachineIsFilledWithFineSplits) {
   EXPECT_EQ(parts_with_work(step, 132), 8) << "8 blocks: 8 parts of one block each";
   step.lengths = {132 * 64 * 2};
   EXPECT_EQ(parts_with_work(step, 132), 132) << "264 blocks: two each, nobody has three";
-  EXPECT_EQ(modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)), 132).step, 30 + 2 * 10 + 40);
+  EXPECT_EQ(modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132))).step, 30 + 2 * 10 + 40);
 }
 
 TEST(Partition, AShortStepTakesHalfOfTheParts) {
@@ -280,6 +281,11 @@ TEST(Partition, AShortStepTakesHalfOfTheParts) {
   EXPECT_EQ(parts_with_work(step, 132), 66);
   step.lengths.assign(67, 64);
   EXPECT_EQ(parts_with_work(step, 132), 67) << "67 units need more than half of the parts";
+
+  // 48 blocks in eight units: whole, 30 + 6 * 20; in two pieces each, 30 + 3 * 20 + 40 + 2 * 40 * 16 / parts.
+  step.lengths.assign(8, 6 * 64);
+  step.cost = {.fixed = 30, .per_block = 20, .merge = 0, .partial = 40, .few_blocks = 2};
+  EXPECT_GT(parts_with_work(step, 66), 8) << "what is written is moved in the time of all 66 parts, not of 33";
 }
 
 TEST(Partition, NothingIsCutWhereMergingCostsMoreThanItSaves) {
@@ -316,7 +322,7 @@ TEST(Partition, ABoundaryMovesToTheEndOfItsUnitWhereCuttingCostsMore) {
     const auto tiles = tiles_of(work, make(work, step.cost, 3));
     ASSERT_EQ(tiles[0].size(), 2u);
     EXPECT_TRUE(tiles[0][1].whole());
-    EXPECT_EQ(modelled_times(step, tiles, 3).step, 260 + partial + 2.0 * 2 * partial / 3);
+    EXPECT_EQ(modelled_times(step, tiles).step, 260 + partial + 2.0 * 2 * partial / 3);
   }
 }
 
@@ -341,7 +347,7 @@ TEST(Partition, WithoutCutsTheLongestUnitDecides) {
     Step step = draw_step(random, 1 + random() % 130);
     step.queries.clear(), step.seqlen_q = 1, step.heads_per_kv = 16, step.num_heads_kv = 1;
     step.cost.merge = 1 << 30;
-    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)), 132);
+    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)));
     const std::int32_t longest = *std::max_element(step.lengths.begin(), step.lengths.end());
     ASSERT_EQ(times.step, step.cost.tile((longest + 63) / 64)) << describe(step, 132);
   }
@@ -351,7 +357,7 @@ TEST(Partition, EqualUnitsThatAreNotWorthCuttingAreDealtEvenly) {
   for (std::int32_t batch : {133, 150, 263, 264, 265, 300, 1000}) {
     Step step{.lengths = std::vector<std::int32_t>(batch, 500), .queries = {}};
     step.cost.merge = 100000;
-    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)), 132);
+    const Times times = modelled_times(step, tiles_of(step.work(), make(step.work(), step.cost, 132)));
     EXPECT_EQ(times.step, (batch + 131) / 132 * step.cost.tile(8)) << batch;
   }
 }

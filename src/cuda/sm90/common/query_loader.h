@@ -26,10 +26,9 @@ inline __device__ QueryBox find_query_box(const DecodeParams& params, const Tile
 inline __device__ void load_query_slices(unsigned char* to, int slice_bytes, int first, int end, int per_box,
                                          ptx::Barrier& landed, const TensorMaps& maps, const DecodeParams& params,
                                          const QueryBox& box, int kv_head) {
-  const int step = params.work.num_heads_kv == 1 ? per_box : 1;
+  const bool one_head = params.work.num_heads_kv == 1;
 #pragma unroll 1
-  for (int slice = first; slice < end; slice += step) {
-    const bool one_head = params.work.num_heads_kv == 1;
+  for (int slice = first; slice < end; slice += one_head ? per_box : 1) {
     ptx::tma_load(
         to + (slice - first) * slice_bytes, maps.q_latent,
         {one_head ? 0 : slice * tile::kSliceColumns, box.in_period, box.period, one_head ? slice : kv_head, box.batch},
