@@ -11,7 +11,7 @@ namespace flash_mla::cuda {
 // bandwidth, or where the `cohort` thread blocks of a part share what they read, its tensor cores' time. A tile's own
 // part: Q's way, the pipeline's first blocks, the write of the result. A partial: its rows' way to memory, and with
 // many rows the wait for other parts, which few rows have as a merge's. Half of the multiprocessors can keep memory
-// busy, and a step of few blocks is shorter than the set-up of the next kernel, which the other half has time for.
+// busy, and in a step of few blocks the set-up of the next kernel counts, for which the other half has time.
 inline CostModel step_costs(bool few_rows, std::int32_t cohort) {
   CostModel cost;
   cost.fixed = few_rows ? 50 : 25;
