@@ -20,13 +20,12 @@ JOBS = 2
 
 def commands_of(entries, target):
     """[(folder, arguments)] of the entries whose object belongs to the target."""
-    commands = []
-    for entry in entries:
-        arguments = entry.get("arguments") or shlex.split(entry["command"])
-        to = arguments.index("-o") + 1 if "-o" in arguments else 0
-        if to and f"CMakeFiles/{target}.dir/" in arguments[to]:
-            commands.append((entry["directory"], arguments))
-    return commands
+    commands = [(entry["directory"], shlex.split(entry["command"])) for entry in entries]
+    return [(folder, command) for folder, command in commands if f"CMakeFiles/{target}.dir/" in object_of(command)]
+
+
+def object_of(arguments):
+    return arguments[arguments.index("-o") + 1]
 
 
 def redirected(arguments, path):

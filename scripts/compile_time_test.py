@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import pathlib
+import shlex
 import sys
 import tempfile
 import unittest
@@ -13,8 +14,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import compile_time  # noqa: E402
 
 
-def entry(folder, target, script, *more):
-    return {"directory": folder, "arguments": ["sh", "-c", script, "-o", f"CMakeFiles/{target}.dir/a.o", *more]}
+def entry(folder, target, script):
+    command = ["sh", "-c", script, "-o", f"CMakeFiles/{target}.dir/a.o"]
+    return {"directory": folder, "command": shlex.join(command)}
 
 
 class CompileTime(unittest.TestCase):

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "bench/gpu/rows.h"
 #include "bench/schedule/machine.h"
@@ -26,7 +27,7 @@ constexpr int kMultiprocessors = 132;
 
 struct Options {
   std::string peers = "bench/peers/h100.json", fit;
-  std::int32_t fixed = 0, merge = 0, partial = 0;  // 0: as the backend has them
+  std::optional<std::int32_t> fixed, merge, partial;  // else as the backend has them
 };
 
 struct Tuning {
@@ -41,9 +42,9 @@ Tuning tune(const Row& row, const Options& options) {
   const int tile_rows = rows <= 16 ? 16 : few_rows ? 32 : 64;
   const int tiles = ceil_div(rows, tile_rows), cohort = ceil_div(tiles, ceil_div(tiles, 4));
   CostModel cost = cuda::step_costs(few_rows, cohort);
-  if (options.fixed > 0) cost.fixed = options.fixed;
-  if (options.merge > 0) cost.merge = options.merge;
-  if (options.partial > 0) cost.partial = options.partial;
+  cost.fixed = options.fixed.value_or(cost.fixed);
+  cost.merge = options.merge.value_or(cost.merge);
+  cost.partial = options.partial.value_or(cost.partial);
   return {cost, kMultiprocessors / cohort, cohort * tile_rows};
 }
 
